@@ -1,0 +1,1 @@
+"""From scanner files to FA and MD volumes on one grid, and their splits."""

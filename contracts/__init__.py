@@ -1,0 +1,1 @@
+"""What every room agrees on: spaces, maps, volume files, conditions, parameters, errors."""

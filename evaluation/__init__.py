@@ -1,0 +1,1 @@
+"""What a set of synthetic maps is worth, next to real maps."""

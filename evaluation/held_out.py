@@ -1,0 +1,68 @@
+"""The cheap score that the search and the promotion gate use: quality on validation subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.condition import Condition
+from evaluation.distance import kernel_distance
+from evaluation.features import FeatureSpace
+from evaluation.privacy import copy_share
+from models.generator import Generator
+
+Array = NDArray[np.float32]
+
+
+class HeldOut(NamedTuple):
+    """Scores on held-out subjects.
+
+    Parameters
+    ----------
+    kernel_distance : see `evaluation.distance.kernel_distance`; lower is better.
+    copy_share : see `evaluation.privacy.copy_share`.
+    """
+
+    kernel_distance: float
+    copy_share: float
+
+
+def requests(
+    conditions: Sequence[Condition], samples: int, seed: int
+) -> tuple[list[Condition], list[int]]:
+    """Conditions and seeds of `samples` volumes that follow the ages and sexes of a set."""
+    chosen = [conditions[i % len(conditions)] for i in range(samples)]
+    return chosen, [seed + i for i in range(samples)]
+
+
+def score(
+    generator: Generator,
+    train: Array,
+    held_out: Array,
+    conditions: Sequence[Condition],
+    samples: int,
+    steps: int,
+    seed: int = 0,
+) -> HeldOut:
+    """Sample at the held-out subjects' ages and sexes and compare.
+
+    Features are standardised on the training volumes, so that the same training set gives
+    comparable numbers whatever is held out.
+
+    Parameters
+    ----------
+    train, held_out : (n, maps, X, Y, Z) in physical units.
+    samples, steps : synthetic volumes, and network evaluations of each.
+    """
+    real = generator.to_network(train)
+    space = FeatureSpace.fit(real)
+    volumes = generator.sample(*requests(conditions, samples, seed), steps)
+    synthetic = space(generator.to_network(volumes))
+    new, seen = space(generator.to_network(held_out)), space(real)
+    return HeldOut(
+        kernel_distance=kernel_distance(synthetic, new, space.bandwidth),
+        copy_share=copy_share(synthetic, new, seen),
+    )

@@ -1,0 +1,1 @@
+"""Generators of FA and MD: networks, probability paths, samplers, adapters."""

@@ -1,0 +1,301 @@
+"""A generator of whole volumes: what is trained, saved, registered and served."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contracts.condition import Condition
+from contracts.errors import UserError
+from contracts.maps import MapSpec, map_spec
+from contracts.params import parse
+from contracts.space import Space
+from models.config import Dim, FlowConfig, NetworkConfig
+from models.denoiser import Denoiser
+from models.prior import Prior
+from models.sampler import OnStep, dpm_solver_2m, times
+
+Array = NDArray[np.float32]
+
+FORMAT = 1
+CONFIG_FILE, WEIGHTS_FILE, PRIOR_FILE = "generator.json", "weights.safetensors", "prior.safetensors"
+# Volumes are always denoised two at a time, the last one beside itself where it is alone: the
+# sums inside a convolution may be ordered by batch size, and a sample must not depend on that.
+# (PyTorch also takes a path about four times slower for a single volume on CPUs.)
+_TOGETHER = 2
+# Half of what the slowest tissue diffuses: below it a voxel is rather empty than brain. In mm2/s.
+_EMPTY_MD = 0.35e-3
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratorConfig:
+    """What a generator is, beside its weights.
+
+    Parameters
+    ----------
+    dim : ``2d`` (slice-wise network) or ``3d`` (volume-wise).
+    space : grid of its volumes.
+    maps : names of its maps, in channel order.
+    ages : ages of the training subjects in years, sorted: the range it has seen.
+    provenance : where it comes from (data, parameters, run); not part of its digest.
+    """
+
+    dim: Dim
+    space: Space
+    maps: tuple[str, ...]
+    network: NetworkConfig
+    flow: FlowConfig
+    ages: tuple[float, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def condition_vector(conditions: Sequence[Condition]) -> Tensor:
+    """Age and sex as the network reads them, (n, 2), of order one."""
+    rows = [((c.age - 50.0) / 20.0, 0.5 if c.sex == "M" else -0.5) for c in conditions]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+class Generator:
+    """Samples FA and MD volumes for a given age and sex.
+
+    Parameters
+    ----------
+    config, prior : see there.
+    denoiser : its network's weights; default: freshly initialised.
+    """
+
+    def __init__(
+        self, config: GeneratorConfig, prior: Prior, denoiser: Denoiser | None = None
+    ) -> None:
+        self.config = config
+        self.prior = prior
+        self.denoiser = denoiser or Denoiser(config.dim, prior, config.network)
+
+    @property
+    def dim(self) -> Dim:
+        """``2d`` or ``3d``."""
+        return self.config.dim
+
+    @property
+    def space(self) -> Space:
+        """Grid of the volumes."""
+        return self.config.space
+
+    @property
+    def maps(self) -> tuple[MapSpec, ...]:
+        """Maps, in channel order."""
+        return tuple(map_spec(name) for name in self.config.maps)
+
+    @property
+    def age_range(self) -> tuple[float, float]:
+        """Youngest and oldest training subject, in years."""
+        return self.config.ages[0], self.config.ages[-1]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the generator comes from."""
+        return self.config.provenance
+
+    def to_network(self, volumes: Array) -> Array:
+        """(n, maps, X, Y, Z) in physical units -> network range."""
+        return np.stack([m.to_network(volumes[:, i]) for i, m in enumerate(self.maps)], axis=1)
+
+    def to_physical(self, volumes: Array) -> Array:
+        """Network range -> physical units, clipped to the possible; empty space becomes zero."""
+        out = np.stack(
+            [m.clip(m.from_network(volumes[:, i])) for i, m in enumerate(self.maps)], axis=1
+        )
+        empty = out[:, self.config.maps.index("md")] < _EMPTY_MD
+        out[np.broadcast_to(empty[:, None], out.shape)] = 0
+        return out
+
+    def sample(
+        self,
+        conditions: Sequence[Condition],
+        seeds: Sequence[int],
+        steps: int = 16,
+        on_step: OnStep | None = None,
+    ) -> Array:
+        """Draw one volume per condition.
+
+        A sample is fixed by its condition, seed and steps alone: neither the other samples nor
+        their order change it.
+
+        Parameters
+        ----------
+        steps : network evaluations per sample.
+        on_step : called with (evaluations done, evaluations in all).
+
+        Returns
+        -------
+        (n, maps, X, Y, Z) in physical units.
+
+        Raises
+        ------
+        ValueError : if conditions and seeds differ in number, or steps < 1.
+        """
+        if len(conditions) != len(seeds):
+            raise ValueError(
+                f"expected one seed per condition, got {len(conditions)}, {len(seeds)}"
+            )
+        out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
+        total = steps * -(-len(seeds) // _TOGETHER)
+        for start in range(0, len(seeds), _TOGETHER):
+            chosen = [min(start + k, len(seeds) - 1) for k in range(_TOGETHER)]
+            report: OnStep | None = None
+            if on_step is not None:
+                base = steps * (start // _TOGETHER)
+
+                def report(step: int, _: int, base: int = base, tell: OnStep = on_step) -> None:
+                    tell(base + step, total)
+
+            drawn = self._draw(
+                [conditions[i] for i in chosen], [seeds[i] for i in chosen], steps, report
+            )
+            out[start : start + _TOGETHER] = drawn[: len(seeds) - start]
+        return out
+
+    def _draw(
+        self,
+        conditions: Sequence[Condition],
+        seeds: Sequence[int],
+        steps: int,
+        on_step: OnStep | None,
+    ) -> Array:
+        device = self.denoiser.mask.device
+        shape = (len(self.maps), *self.space.shape)
+        # NumPy's stream is fixed across versions and devices, torch's is not.
+        noise = np.stack(
+            [np.random.default_rng(s).standard_normal(shape, dtype=np.float32) for s in seeds]
+        )
+        condition = condition_vector(conditions).to(device)
+        mean = torch.from_numpy(self.prior.mean(conditions)).to(device)
+        self.denoiser.eval()
+
+        def denoise(x: Tensor, t: float) -> Tensor:
+            time = torch.full((len(x),), t, device=device)
+            clean: Tensor = self.denoiser(x, time, condition, mean).clean
+            return clean
+
+        with torch.inference_mode():
+            residual = dpm_solver_2m(
+                denoise,
+                torch.from_numpy(noise).to(device),
+                times(steps, self.config.flow.shift),
+                on_step,
+            )
+        return self.to_physical(self.prior.volume(residual.cpu().numpy(), conditions))
+
+    def with_provenance(self, provenance: dict[str, Any]) -> Generator:
+        """The same generator with another provenance."""
+        return Generator(replace(self.config, provenance=provenance), self.prior, self.denoiser)
+
+    @property
+    def digest(self) -> str:
+        """Short hash of everything that shapes its samples."""
+        content = hashlib.sha256(json.dumps(_to_json(self.config)["identity"]).encode())
+        for name, tensor in sorted({**self._weights(), **self._prior()}.items()):
+            content.update(name.encode())
+            content.update(tensor.contiguous().numpy().tobytes())
+        return content.hexdigest()[:16]
+
+    def save(self, folder: Path) -> None:
+        """Write generator.json and two safetensors files into `folder`; nothing is pickled."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self._weights(), folder / WEIGHTS_FILE)
+        save_file(self._prior(), folder / PRIOR_FILE)
+        content = {**_to_json(self.config), "digest": self.digest}
+        (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Generator:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        UserError : if a file is missing or cut short, or the weights do not fit the config.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = folder / CONFIG_FILE
+        if not path.exists():
+            raise UserError(f"no generator in {folder}: train one with `dvc repro` first")
+        try:
+            content = json.loads(path.read_text())
+            config = _from_json(content)
+            prior = _prior_from(load_file(folder / PRIOR_FILE))
+            generator = cls(config, prior)
+            generator.denoiser.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"the generator in {folder} cannot be read ({reason}); copy or train it again"
+            ) from error
+        if content["digest"] != generator.digest:
+            raise UserError(
+                f"the generator in {folder} is not what was saved: its weights hash to "
+                f"{generator.digest}, generator.json says {content['digest']}; copy it again"
+            )
+        return generator
+
+    def _weights(self) -> dict[str, Tensor]:
+        state = self.denoiser.network.state_dict()
+        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
+
+    def _prior(self) -> dict[str, Tensor]:
+        names = ("coefficients", "mask", "scale", "spectrum", "gain")
+        return {
+            f"prior.{name}": torch.from_numpy(np.ascontiguousarray(getattr(self.prior, name)))
+            for name in names
+        }
+
+
+def _prior_from(tensors: dict[str, Tensor]) -> Prior:
+    return Prior(**{name.removeprefix("prior."): t.numpy() for name, t in tensors.items()})
+
+
+def _to_json(config: GeneratorConfig) -> dict[str, Any]:
+    identity = {
+        "format": FORMAT,
+        "dim": config.dim,
+        "space": config.space.to_json(),
+        "maps": [
+            {"name": m.name, "unit": m.unit, "scale": m.scale} for m in map(map_spec, config.maps)
+        ],
+        "network": asdict(config.network),
+        "flow": asdict(config.flow),
+    }
+    return {"identity": identity, "ages": config.ages, "provenance": config.provenance}
+
+
+def _from_json(content: dict[str, Any]) -> GeneratorConfig:
+    identity = content["identity"]
+    if identity["format"] != FORMAT:
+        raise UserError(
+            f"generator format {identity['format']} is not {FORMAT}: use the version of this "
+            "software that wrote it"
+        )
+    for stored in identity["maps"]:
+        if map_spec(stored["name"]).scale != stored["scale"]:
+            raise UserError(f"map {stored['name']} was scaled by {stored['scale']} in training")
+    return GeneratorConfig(
+        dim=identity["dim"],
+        space=Space.from_json(identity["space"]),
+        maps=tuple(m["name"] for m in identity["maps"]),
+        network=parse(NetworkConfig, identity["network"], "network"),
+        flow=parse(FlowConfig, identity["flow"], "flow"),
+        ages=tuple(content["ages"]),
+        provenance=content["provenance"],
+    )

@@ -1,0 +1,115 @@
+"""What is known of a volume before any network speaks: a mean, a local spread, a spectrum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.condition import Condition
+from models.gaussian import Array, design, regress
+
+# A voxel's spread below this share of the largest is the noise of a nearly empty voxel.
+_SCALE_FLOOR = 0.05
+_SMOOTH_VOXELS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prior:
+    """A closed-form Gaussian of whole volumes: the start that a network's training adds to.
+
+    A volume v is written v = mean(condition) + scale * r. The residual r has unit variance and is
+    modelled as a stationary Gaussian field of power `spectrum`; how it departs from that is
+    what the network learns.
+
+    Parameters
+    ----------
+    coefficients : (4, maps, X, Y, Z) regression on `models.gaussian.design`, network range.
+    mask : (X, Y, Z), voxels that were brain in any training subject.
+    scale : (maps, X, Y, Z), local standard deviation of what the mean leaves over; positive.
+    spectrum : (maps, X, Y, Z // 2 + 1), power of r at each frequency of `rfftn`, mean about 1.
+    gain : (maps,), factor on the mean. One for a base generator; an adapter learns another
+        site's, since scanners differ first of all by a factor on FA and on MD.
+    """
+
+    coefficients: Array
+    mask: NDArray[np.bool_]
+    scale: Array
+    spectrum: Array
+    gain: Array
+
+    @classmethod
+    def fit(
+        cls, volumes: Array, masks: NDArray[np.bool_], conditions: Sequence[Condition]
+    ) -> Prior:
+        """Fit to (n, maps, X, Y, Z) volumes in network range and (n, X, Y, Z) brain masks."""
+        n, maps = volumes.shape[:2]
+        mask: NDArray[np.bool_] = np.any(masks, axis=0)
+        coefficients = regress(volumes.reshape(n, -1), conditions).reshape(4, *volumes.shape[1:])
+        coefficients *= mask
+        residual = volumes - np.tensordot(
+            design(conditions).astype(np.float32), coefficients, axes=1
+        )
+        scale = _local_spread(residual, mask) * np.float32(np.sqrt(n / max(n - 4, 1)))
+        return cls(
+            coefficients=coefficients,
+            mask=mask,
+            scale=scale,
+            spectrum=_power(residual / scale, mask),
+            gain=np.ones(maps, dtype=np.float32),
+        )
+
+    @property
+    def maps(self) -> int:
+        """Number of maps."""
+        return int(self.scale.shape[0])
+
+    def mean(self, conditions: Sequence[Condition]) -> Array:
+        """Expected volumes in network range, (n, maps, X, Y, Z)."""
+        base = np.tensordot(design(conditions), self.coefficients, axes=1)
+        return (base * self.gain[:, None, None, None]).astype(np.float32)
+
+    def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
+        """r of volumes in network range; inverse of `volume`."""
+        r: Array = (volumes - self.mean(conditions)) / self.scale * self.mask
+        return r
+
+    def volume(self, residual: Array, conditions: Sequence[Condition]) -> Array:
+        """Volumes in network range of r; inverse of `residual` inside the mask."""
+        return (self.mean(conditions) + residual * self.scale * self.mask).astype(np.float32)
+
+    def with_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
+        """This prior with the gain that fits another cohort best, by least squares per map."""
+        base = replace(self, gain=np.ones_like(self.gain)).mean(conditions)
+        axes = (0, 2, 3, 4)
+        gain = (volumes * base * self.mask).sum(axis=axes) / (base**2 * self.mask).sum(axis=axes)
+        return replace(self, gain=gain.astype(np.float32))
+
+
+def _local_spread(residual: Array, mask: NDArray[np.bool_]) -> Array:
+    from scipy.ndimage import gaussian_filter
+
+    variance = (residual.astype(np.float64) ** 2).mean(axis=0)
+    weight = np.maximum(gaussian_filter(mask.astype(np.float64), _SMOOTH_VOXELS), 1e-6)
+    out = np.empty_like(variance)
+    for i, image in enumerate(variance):
+        spread = np.sqrt(gaussian_filter(image * mask, _SMOOTH_VOXELS) / weight)
+        floor = max(_SCALE_FLOOR * float(spread[mask].max()), 1e-6)
+        out[i] = np.where(mask, np.maximum(spread, floor), floor)
+    spreads: Array = out.astype(np.float32)
+    return spreads
+
+
+def _power(residual: Array, mask: NDArray[np.bool_]) -> Array:
+    from scipy.ndimage import gaussian_filter
+
+    power = np.zeros(residual.shape[1:], dtype=np.float64)
+    for one in residual:  # one at a time: memory stays flat in the number of subjects
+        power += np.abs(np.fft.fftn(one * mask, axes=(1, 2, 3))) ** 2
+    power /= len(residual) * mask.sum()
+    # A few dozen subjects leave each frequency's estimate noisy; power varies smoothly.
+    smooth = np.stack([gaussian_filter(image, _SMOOTH_VOXELS, mode="wrap") for image in power])
+    half: Array = smooth[..., : residual.shape[-1] // 2 + 1].astype(np.float32)
+    return half

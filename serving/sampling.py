@@ -1,0 +1,179 @@
+"""From a request to the bytes of a NIfTI file; the service and the command line share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cohort.derivatives import map_name
+from contracts import volume
+from contracts.errors import UserError
+from contracts.maps import map_spec
+from models.config import Dim
+from serving.messages import Sample, SampleRequest
+
+if TYPE_CHECKING:
+    from models.generator import Generator
+
+SOFTWARE = "synthetic-dti-maps"
+# Sums in another order round in another way, so the number of threads is part of the recipe.
+THREADS = 1
+
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded generator and the name it goes by.
+
+    Parameters
+    ----------
+    version : of the registered model; ``unregistered`` for one that came from a folder.
+    digest : content hash of the generator.
+    """
+
+    name: str
+    version: str
+    digest: str
+    generator: Generator
+
+
+def champion_model(dim: Dim) -> Model:
+    """The registered champion of a dimension, loaded.
+
+    Raises
+    ------
+    UserError : if there is none, or its files are not those that were registered.
+    """
+    from models.generator import Generator
+    from services.tracking.registry import champion
+
+    found = champion(dim)
+    generator = Generator.load(found.folder)
+    digest = generator.digest
+    if digest != found.digest:
+        raise UserError(
+            f"{found.name} version {found.version}: expected digest {found.digest}, found {digest} "
+            f"in {found.folder}; delete that folder to have it fetched again"
+        )
+    return Model(found.name, found.version, digest, generator)
+
+
+def folder_model(folder: Path) -> Model:
+    """A generator from its folder; a UserError if there is none."""
+    from models.generator import Generator
+
+    generator = Generator.load(folder)
+    return Model(folder.resolve().name, "unregistered", generator.digest, generator)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What a model is and makes, as plain values."""
+    generator = model.generator
+    low, high = generator.age_range
+    return {
+        "dim": generator.dim,
+        "name": model.name,
+        "version": model.version,
+        "digest": model.digest,
+        "maps": [spec.name for spec in generator.maps],
+        "age_coverage": [low, high],
+        "space": generator.space.to_json(),
+        "provenance": generator.provenance,
+    }
+
+
+def sample(
+    model: Model, request: SampleRequest, threads: int = THREADS, on_step: OnStep | None = None
+) -> Sample:
+    """Make the volumes of a request; same model and request, same bytes.
+
+    Parameters
+    ----------
+    on_step : told (steps done, steps in all) of the sampler; may raise to stop the work.
+
+    Raises
+    ------
+    UserError : if the model is of another dimension or does not make the requested map.
+    """
+    generator = model.generator
+    _check(model, request)
+    index = [spec.name for spec in generator.maps].index(request.map)
+    with _torch_threads(threads):
+        made = generator.sample(
+            [request.condition] * request.count, request.seeds, request.steps, on_step
+        )
+    values = np.moveaxis(made[:, index], 0, -1)
+    recipe = _recipe(model, request, threads)
+    return Sample(
+        volume=volume.encode(
+            values[..., 0] if request.count == 1 else values, generator.space, recipe
+        ),
+        recipe=recipe,
+        name=map_name(request.label, generator.space, map_spec(request.map)),
+    )
+
+
+def _check(model: Model, request: SampleRequest) -> None:
+    generator = model.generator
+    if generator.dim != request.dim:
+        raise UserError(f"{model.name} is a {generator.dim} generator: ask for {generator.dim}")
+    known = [spec.name for spec in generator.maps]
+    if request.map not in known:
+        raise UserError(
+            f"{model.name} version {model.version} makes {', '.join(known)}, not {request.map}"
+        )
+
+
+def _recipe(model: Model, request: SampleRequest, threads: int) -> dict[str, Any]:
+    spec = map_spec(request.map)
+    low, high = model.generator.age_range
+    warnings = []
+    if not low <= request.age <= high:
+        warnings.append(
+            f"age {request.age:g} is outside the training coverage {low:g} to {high:g} years: "
+            "the volume is an extrapolation"
+        )
+    return {
+        "Synthetic": True,
+        "Model": model.name,
+        "ModelVersion": model.version,
+        "ModelDigest": model.digest,
+        "Dim": request.dim,
+        "Parameter": spec.label,
+        "Units": spec.unit or "1",
+        "Space": model.generator.space.name,
+        "Age": request.age,
+        "Sex": request.sex,
+        "Seeds": request.seeds,
+        "Steps": request.steps,
+        "Precision": "float32",
+        "Threads": threads,
+        "Software": f"{SOFTWARE} {_version(SOFTWARE)}",
+        "Torch": _version("torch"),
+        "Warnings": warnings,
+    }
+
+
+@cache
+def _version(package: str) -> str:
+    return version(package)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

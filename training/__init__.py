@@ -1,0 +1,1 @@
+"""Fitting a base generator, adapting it, and searching how to adapt it."""

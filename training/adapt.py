@@ -1,0 +1,216 @@
+"""The stage `adapt`: turn a base generator into one of the target group, by a small adapter."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from contracts.console import command, say
+from contracts.params import load
+from models.config import Dim
+from training.settings import AdaptSettings, HeldOutSettings
+
+if TYPE_CHECKING:
+    from models.generator import Generator
+    from services.tracking.run import Run
+    from training.dataset import Subjects
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptData:
+    """The target group: what the inner loop trains on and the outer objective is measured on."""
+
+    train: Subjects
+    val: Subjects
+
+    @classmethod
+    def load(cls, derivatives: Path, split: Path) -> AdaptData:
+        """Read target-train and target-val."""
+        from training import dataset
+
+        return cls(
+            dataset.load(derivatives, split, "target", "train"),
+            dataset.load(derivatives, split, "target", "val"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptResult:
+    """What one adaptation came to.
+
+    Parameters
+    ----------
+    val_kernel_distance, copy_share : see `evaluation.held_out.HeldOut`.
+    trainable, trainable_share : adapter parameters, and their share of the network's.
+    adapter_bytes : size of the adapter file.
+    seconds : of training.
+    final_loss : see `training.loop.fit`.
+    """
+
+    val_kernel_distance: float
+    copy_share: float
+    trainable: int
+    trainable_share: float
+    adapter_bytes: int
+    seconds: float
+    final_loss: float
+
+
+def adapt_generator(
+    base: Path,
+    out: Path,
+    settings: AdaptSettings,
+    held_out: HeldOutSettings,
+    data: AdaptData,
+    work: Path,
+    run: Run,
+) -> AdaptResult:
+    """Fit an adapter, score the adapted generator on the validation subjects, save both.
+
+    Parameters
+    ----------
+    base : folder of a trained generator; only read.
+    out : folder for ``adapter.safetensors`` and the merged generator.
+    work : folder for checkpoints.
+
+    Raises
+    ------
+    UserError : if the base is missing or was never trained.
+    """
+    from evaluation.held_out import score
+    from models.adapters.adapter import ADAPTER_FILE, build
+    from models.denoiser import Denoiser
+    from models.generator import Generator
+    from training import stage
+    from training.dataset import Residuals
+    from training.loop import fit
+
+    original = Generator.load(base)
+    prior = original.prior
+    if settings.site_gain:
+        prior = prior.with_gain(original.to_network(data.train.volumes), data.train.conditions)
+    denoiser = Denoiser(original.dim, prior, original.config.network)
+    denoiser.network.load_state_dict(original.denoiser.network.state_dict())
+    config = replace(
+        original.config, ages=tuple(sorted(c.age for c in data.train.conditions)), provenance={}
+    )
+    generator = Generator(config, prior, denoiser)
+    adapter = build(settings.method, {"rank": settings.rank, "targets": settings.targets})
+    adapter.inject(denoiser.network, settings.seed)
+    trainable = sum(p.numel() for p in adapter.trainable())
+    total = sum(p.numel() for p in original.denoiser.network.parameters())
+    started = time.monotonic()
+    loss = fit(
+        denoiser,
+        adapter.trainable(),
+        Residuals.of(generator, data.train),
+        config.flow,
+        settings.loop,
+        work,
+        stage.Curve(run, work / "curve.csv"),
+        lambda step: stage.preview(run, generator, step),
+        f"adapt {original.dim}",
+    )
+    seconds = time.monotonic() - started
+    file = out / ADAPTER_FILE
+    adapter.save(file, original.digest, prior.gain)
+    adapter.merge()
+    quality = score(
+        generator,
+        data.train.volumes,
+        data.val.volumes,
+        data.val.conditions,
+        held_out.samples,
+        held_out.steps,
+    )
+    provenance = {
+        "stage": "adapt",
+        "group": "target",
+        "subjects": len(data.train.ids),
+        "base": original.digest,
+        "settings": asdict(settings),
+    }
+    generator.with_provenance({**original.provenance, **provenance}).save(out)
+    return AdaptResult(
+        val_kernel_distance=quality.kernel_distance,
+        copy_share=quality.copy_share,
+        trainable=trainable,
+        trainable_share=trainable / total,
+        adapter_bytes=file.stat().st_size,
+        seconds=seconds,
+        final_loss=loss,
+    )
+
+
+def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
+    """Adapt the base of `dim`, save to ``data/models/<dim>/adapted`` and log the run."""
+    from evaluation.held_out import score
+    from models.generator import Generator
+    from training import stage
+
+    data = AdaptData.load(stage.DERIVATIVES, stage.SPLIT)
+    base, out = stage.MODELS / dim / "base", stage.MODELS / dim / "adapted"
+    original: Generator = Generator.load(base)
+    before = score(
+        original,
+        data.train.volumes,
+        data.val.volumes,
+        data.val.conditions,
+        held_out.samples,
+        held_out.steps,
+    )
+    content = (settings, data.train.digest, original.digest)
+    with stage.work_folder(f"adapt-{dim}", *content) as work:
+        run, tags = stage.open_run(f"{settings.method}-{dim}", "adapt", dim, settings, work.name)
+        with run:
+            result = adapt_generator(base, out, settings, held_out, data, work, run)
+            generator = Generator.load(out)
+            generator.with_provenance({**generator.provenance, **tags}).save(out)
+            stage.write_json(out / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
+            run.tags({"digest": generator.digest, "group": "target", "base": original.digest})
+            run.artifact(out / "generator.json")
+            run.metrics(
+                {
+                    "val/kernel_distance": result.val_kernel_distance,
+                    "val/copy_share": result.copy_share,
+                    "train/final_loss": result.final_loss,
+                    "train/seconds": result.seconds,
+                    "adapter/trainable": result.trainable,
+                    "adapter/bytes": result.adapter_bytes,
+                }
+            )
+            scores = {
+                "val_kernel_distance_base": before.kernel_distance,
+                "val_kernel_distance_adapted": result.val_kernel_distance,
+                "val_copy_share_adapted": result.copy_share,
+                "val_subjects": len(data.val.ids),
+                "samples": held_out.samples,
+                "trainable": result.trainable,
+                "trainable_share": result.trainable_share,
+                "adapter_bytes": result.adapter_bytes,
+                "final_loss": result.final_loss,
+            }
+            stage.write_json(stage.REPORTS / f"adapt-{dim}.json", scores)
+            curve = stage.REPORTS / f"adapt-{dim}.csv"
+            curve.write_bytes((work / "curve.csv").read_bytes())
+    say(
+        f"{out}: {result.trainable} of the network's parameters trained "
+        f"({100 * result.trainable_share:.2f} %); kernel distance on target-val "
+        f"{before.kernel_distance:.4f} -> {result.val_kernel_distance:.4f}"
+    )
+
+
+@command()
+@click.option("--dim", type=click.Choice(["2d", "3d"]), required=True, help="Slices or volumes.")
+def main(dim: str) -> None:
+    """Adapt the base generator to the target group; settings are `adapt.<dim>` of params.yaml."""
+    settings = load(AdaptSettings, f"adapt.{dim}")
+    adapt(cast(Dim, dim), settings, load(HeldOutSettings, "adapt.held_out"))
+
+
+if __name__ == "__main__":
+    main()

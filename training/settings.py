@@ -1,0 +1,103 @@
+"""The training sections of params.yaml; importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models.config import FlowConfig, NetworkConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How to train.
+
+    Parameters
+    ----------
+    steps : optimizer steps.
+    batch : volumes per step and process.
+    slices : 2D only: axial slices of each volume per step; 0 means all.
+    learning_rate : reached after `warmup` steps, held to half of the steps, then let fall to
+        zero along a cosine.
+    ema : decay of the exponential moving average of the weights; this average is the result.
+    checkpoint_every : steps between checkpoints.
+    """
+
+    steps: int
+    batch: int = 2
+    slices: int = 0
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.slices < 0 or self.checkpoint_every < 1:
+            raise ValueError("steps, batch and checkpoint_every must be at least 1, slices 0")
+        if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
+            raise ValueError("expected 0 < learning_rate < 1 and 0 <= ema < 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """Section `train.2d` or `train.3d`."""
+
+    network: NetworkConfig
+    flow: FlowConfig
+    loop: LoopSettings
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptSettings:
+    """Section `adapt.2d` or `adapt.3d`: what to adapt, and how.
+
+    Parameters
+    ----------
+    method : how weights are changed.
+    rank, targets : see `models.adapters.lora.LoRA`.
+    site_gain : also fit the site's factor on the mean of each map (`models.prior.Prior.gain`).
+    steps, batch, slices, learning_rate : as in `LoopSettings`.
+    """
+
+    method: Literal["lora"] = "lora"
+    rank: int = 8
+    targets: Literal["attention", "conv", "all"] = "all"
+    site_gain: bool = True
+    steps: int = 150
+    batch: int = 2
+    slices: int = 0
+    learning_rate: float = 3e-3
+    seed: int = 0
+
+    @property
+    def loop(self) -> LoopSettings:
+        """These settings as the training loop reads them; no decay towards zero weights, which
+        here would be a pull towards the base."""
+        return LoopSettings(
+            steps=self.steps,
+            batch=self.batch,
+            slices=self.slices,
+            learning_rate=self.learning_rate,
+            warmup=min(50, self.steps // 4),
+            weight_decay=0.0,
+            ema=0.99,
+            seed=self.seed,
+            checkpoint_every=50,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutSettings:
+    """Section `adapt.held_out`: how an adapted generator is scored on the validation subjects.
+
+    Parameters
+    ----------
+    samples : synthetic volumes.
+    steps : network evaluations per volume.
+    """
+
+    samples: int = 24
+    steps: int = 8

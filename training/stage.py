@@ -1,0 +1,98 @@
+"""What the training stages share: settings, folders, the run and its record."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from contracts.condition import Condition
+from models.generator import Generator
+from services.tracking.experiment import DEFAULT
+from services.tracking.lineage import lineage
+from services.tracking.run import Run, start
+from training.gallery import sheet
+
+DERIVATIVES = Path("data/derivatives")
+SPLIT = Path("data/split.json")
+MODELS = Path("data/models")
+REPORTS = Path("data/reports")
+WORK = Path("data/work")
+
+# Runs are compared by the same two people, drawn from the same seeds.
+PREVIEW_CONDITIONS = (Condition(30.0, "F"), Condition(75.0, "M"))
+PREVIEW_SEEDS = (1, 2)
+PREVIEW_STEPS = 8
+
+
+@contextmanager
+def work_folder(name: str, *content: Any) -> Iterator[Path]:
+    """A folder that an interrupted stage finds again, and that goes when the stage is done.
+
+    Parameters
+    ----------
+    content : everything that the work depends on; another content is another folder.
+    """
+    key = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
+    folder = WORK / f"{name}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def flat(settings: Any, prefix: str = "") -> dict[str, str]:
+    """A nested dataclass as ``section/key`` -> text."""
+    out: dict[str, str] = {}
+    for key, value in (settings if isinstance(settings, dict) else asdict(settings)).items():
+        if isinstance(value, dict):
+            out.update(flat(value, f"{prefix}{key}/"))
+        else:
+            out[f"{prefix}{key}"] = str(value)
+    return out
+
+
+def open_run(
+    name: str, stage: str, dim: str, settings: Any, key: str
+) -> tuple[Run, dict[str, str]]:
+    """The MLflow run of a stage, continued after an interruption, and the lineage it carries."""
+    tags = lineage(split=SPLIT)
+    run = start(
+        DEFAULT, name, flat(settings), {"stage": stage, "dim": dim, **tags}, key=f"{name}-{key}"
+    )
+    return run, tags
+
+
+def preview(run: Run, generator: Generator, step: int) -> None:
+    """Log samples of fixed conditions and seeds."""
+    volumes = generator.sample(PREVIEW_CONDITIONS, PREVIEW_SEEDS, PREVIEW_STEPS)
+    run.image(sheet(volumes, generator.maps), "samples/fa_md", step)
+
+
+class Curve:
+    """The training curve: sent to the run as it grows, kept as a CSV file for DVC's plots."""
+
+    def __init__(self, run: Run, path: Path) -> None:
+        self._run = run
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, metrics: dict[str, float], step: int) -> None:
+        self._run.metrics(metrics, step)
+        fresh = not self._path.exists()
+        with self._path.open("a", newline="") as stream:
+            rows = csv.writer(stream, lineterminator="\n")
+            if fresh:
+                rows.writerow(["step", *(name.split("/")[-1] for name in metrics)])
+            rows.writerow([step, *(f"{value:.5f}" for value in metrics.values())])
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that reads well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")

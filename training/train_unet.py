@@ -1,0 +1,53 @@
+"""Script: `python training/train_unet.py --mode 3D --peft lora` trains on what the chain made.
+
+Without `--peft`, or with `none`, the base generator is trained; with a method, the base is
+adapted to the target group. The stages `train` and `adapt` of dvc.yaml do the same.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: its folder, not the project, leads the path
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from dataclasses import replace
+from typing import cast
+
+import click
+
+from contracts.console import command
+from contracts.params import load
+from models.config import Dim
+from training.settings import AdaptSettings, HeldOutSettings, TrainSettings
+
+
+@command()
+@click.option("--mode", type=click.Choice(["2D", "3D"], case_sensitive=False), required=True)
+@click.option("--peft", type=click.Choice(["none", "lora"]), default="none", show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps; default: params.yaml.")
+@click.option("--rank", type=click.IntRange(min=1), help="LoRA rank; default: params.yaml.")
+def main(mode: str, peft: str, steps: int | None, rank: int | None) -> None:
+    """Train the 2D or 3D generator, or adapt it by a PEFT method."""
+    dim = cast(Dim, mode.lower())
+    if peft == "none":
+        from training.train import train
+
+        settings = load(TrainSettings, f"train.{dim}")
+        if steps is not None:
+            settings = replace(settings, loop=replace(settings.loop, steps=steps))
+        train(dim, settings)
+    else:
+        from training.adapt import adapt
+
+        chosen = replace(load(AdaptSettings, f"adapt.{dim}"), method="lora")
+        if steps is not None:
+            chosen = replace(chosen, steps=steps)
+        if rank is not None:
+            chosen = replace(chosen, rank=rank)
+        adapt(dim, chosen, load(HeldOutSettings, "adapt.held_out"))
+
+
+if __name__ == "__main__":
+    main()
