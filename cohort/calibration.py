@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort import acquisition, deformation, tensor
+from cohort.bundles import REGIONS
 from cohort.subject import AVERAGE, REFERENCE_AGE, Person, Tissue, measure, tissue
 from cohort.template import ASYMMETRY, Template
-from cohort.tracts import REGIONS
 from contracts.condition import Condition
 from contracts.space import Space
 
@@ -57,8 +57,8 @@ _MAX_TISSUE_MD = 1.05
 _ROUNDS = 6
 _PILOTS = 2
 _WIDTH_MM = 5.0
-_FA_LIMITS = (0.10, 0.86)
-_LIMIT = 0.8  # of a log factor
+_KNEE, _CEILING = 0.60, 0.84
+_LIMIT = 1.2  # of a log factor
 _NEUTRAL = 0.15
 
 
@@ -84,9 +84,16 @@ def calibrate(template: Template, space: Space, max_bvalue: float) -> Template:
     tilt = 1 - 0.5 * np.tanh(x / 6) * np.tensordot(sides, spread, axes=1)
     return dataclasses.replace(
         template,
-        fa=np.clip(template.fa * factors[0] * tilt, *_FA_LIMITS).astype(np.float32),
+        fa=_saturate(template.fa * factors[0] * tilt.astype(np.float32)),
         md=(template.md * factors[1]).astype(np.float32),
     )
+
+
+def _saturate(fa: Array) -> Array:
+    """Bends FA above a knee towards a ceiling: hardly any tissue of a brain goes beyond 0.8."""
+    span = _CEILING - _KNEE
+    bent = _KNEE + span * np.tanh((fa - _KNEE) / span)
+    return np.where(fa > _KNEE, bent, fa).astype(np.float32)
 
 
 def _membership(template: Template) -> NDArray[np.float64]:
@@ -94,10 +101,12 @@ def _membership(template: Template) -> NDArray[np.float64]:
     from scipy import ndimage
 
     width = _WIDTH_MM / template.space.zooms[0]
-    soft = np.stack([
-        ndimage.gaussian_filter((template.labels == index).astype(np.float64), width)
-        for index in range(1, len(REGIONS) + 1)
-    ])
+    soft = np.stack(
+        [
+            ndimage.gaussian_filter((template.labels == index).astype(np.float64), width)
+            for index in range(1, len(REGIONS) + 1)
+        ]
+    )
     # A small region must weigh as much at its own place as a large one at its.
     soft /= np.maximum(soft.max(axis=(1, 2, 3), keepdims=True), 1e-9)
     share: NDArray[np.float64] = soft / (soft.sum(axis=0) + _NEUTRAL)
@@ -124,7 +133,7 @@ def _regional_means(
         fa, md = (deformation.sample(factor, body.origin) for factor in factors)
         white = dataclasses.replace(
             body.white,
-            fa=np.clip(body.white.fa * fa, *_FA_LIMITS).astype(np.float32),
+            fa=_saturate(body.white.fa * fa),
             md=body.white.md * md,
         )
         volumes = measure(dataclasses.replace(body, white=white), person, scheme)[:, None, None]

@@ -40,6 +40,14 @@ def sample(values: Array, index: Array, order: int = 1) -> Array:
     return found
 
 
+def sample_labels(labels: NDArray[np.int32], index: Array) -> NDArray[np.int32]:
+    """The nearest voxel's label at voxel coordinates (3, n): (n,)."""
+    from scipy import ndimage
+
+    found: NDArray[np.int32] = ndimage.map_coordinates(labels, index, order=0, mode="nearest")
+    return found
+
+
 def random_field(stream: np.random.Generator, fwhm_mm: float) -> Array:
     """Gaussian random field of mean 0 and standard deviation 1 on `grid()`."""
     from scipy import ndimage
@@ -65,18 +73,16 @@ class Deformation:
         """Template points (n, 3) of subject points (n, 3), in mm."""
         return points_mm + sample(self.shift, to_index(points_mm, grid()))
 
-    def to_subject(
-        self, directions: Array, points_mm: NDArray[np.float64]
-    ) -> Array:
+    def to_subject(self, directions: Array, points_mm: NDArray[np.float64]) -> Array:
         """Template directions (n, 3) turned into the subject at `points_mm` (n, 3).
 
-        The finite-strain-free rule: a fibre's tangent is carried by the inverse Jacobian of the
+        A fibre's tangent is carried by the inverse Jacobian of the
         pull-back (Alexander et al., IEEE TMI 2001, preserved principal direction).
         """
-        gradient = np.stack(
-            [np.stack(np.gradient(self.shift[..., i], GRID_MM), axis=-1) for i in range(3)], axis=-2
-        )
-        flat = gradient.reshape(*gradient.shape[:3], 9).astype(np.float32)
+        flat = np.empty((*grid().shape, 9), dtype=np.float32)
+        for i in range(3):
+            for j in range(3):
+                flat[..., 3 * i + j] = np.gradient(self.shift[..., i], GRID_MM, axis=j)
         jacobian = sample(flat, to_index(points_mm, grid())).reshape(-1, 3, 3) + np.eye(3)
         turned = np.linalg.solve(jacobian, directions[..., None])[..., 0]
         length = np.linalg.norm(turned, axis=1, keepdims=True)

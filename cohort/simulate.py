@@ -38,6 +38,11 @@ _FIRST = {"base": 1, "target": 5001}
 _STEPS = (0.7548776662466927, 0.5698402909980532)
 # Ages of the target group are u ** this of the range: below 1 is older.
 _AGE_POWER = {"base": 1.0, "target": 0.5}
+# The code that a subject's files depend on.
+_MODULES = (
+    "acquisition", "anatomy", "bundles", "calibration", "deformation", "simulate", "subject",
+    "template", "tensor", "tracts",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,7 @@ def recipe_hash(settings: Simulate) -> str:
     recipe = asdict(settings)
     del recipe["base_subjects"], recipe["target_subjects"]
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
-    modules = ("acquisition", "anatomy", "calibration", "deformation", "simulate", "subject",
-               "template", "tensor", "tracts")  # fmt: skip
-    for module in modules:
+    for module in _MODULES:
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     return digest.hexdigest()[:12]
 
@@ -226,7 +229,7 @@ def _run(
 
 def _single_thread() -> None:
     """One BLAS thread per process: subjects run side by side."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     threadpool_limits(1)
 
@@ -273,7 +276,7 @@ def _write_atlas(root: Path, space: Space, template_path: Path) -> None:
 
     template = _load(template_path)
     index = deformation.to_index(space.centres().reshape(-1, 3), template.space)
-    labels = deformation.sample(template.labels, index, order=0).reshape(space.shape)
+    labels = deformation.sample_labels(template.labels, index).reshape(space.shape)
     volume.write(root / "atlas_dseg.nii.gz", labels.astype(np.int16), space)
     lines = ["index\tname", *(f"{number}\t{name}" for number, name in LABELS.items())]
     (root / "atlas_dseg.tsv").write_text("\n".join(lines) + "\n")

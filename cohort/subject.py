@@ -19,9 +19,9 @@ Array = NDArray[np.float32]
 REFERENCE_AGE = 54.0
 # Effects on tissue. FA falls by about 0.001 and MD rises by about 0.002 um2/ms per year, faster
 # after 60 (Cox 2016; Henriques 2023); the sex effect is small (d about 0.2).
-_FA_PER_YEAR = -0.0020  # relative
-_MD_PER_YEAR = 0.0021  # um2/ms
-_FA_OF_MEN = 0.010  # relative
+_FA_PER_YEAR = -0.0022  # relative
+_MD_PER_YEAR = 0.0023  # um2/ms
+_FA_OF_MEN = 0.008  # relative
 _CORTEX_MD, _DEEP_MD = 0.79, 0.75  # um2/ms at the reference age
 _CORTEX_FA, _DEEP_FA, _THALAMUS_FA = 0.16, 0.20, 0.34
 _GREY_MD_PER_YEAR = 0.0009
@@ -181,7 +181,7 @@ def tissue(template: Template, space: Space, person: Person, own: Traits) -> Tis
         ),
         fluid=fluid,
         gain=1 + np.float32(0.08) * texture(60),
-        labels=deformation.sample(template.labels, origin, order=0),
+        labels=deformation.sample_labels(template.labels, origin),
         origin=origin,
     )
 

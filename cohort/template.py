@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from cohort import deformation
 from cohort.anatomy import Anatomy, build_anatomy
-from cohort.tracts import REGIONS, Fibres, build_fibres
+from cohort.bundles import REGIONS
+from cohort.tracts import Fibres, build_fibres
 from contracts.space import Space, mni_space
 
 Array = NDArray[np.float32]
@@ -25,11 +26,9 @@ _WHITE_MD = 0.76  # um2/ms
 # the ones most often reported (Thiebaut de Schotten 2011; Gong 2005; Takao 2011).
 ASYMMETRY: dict[str, float] = {
     "superior_longitudinal_fasciculus": 0.06,
-    "cingulum_of_cingulate_gyrus": 0.06,
-    "corticospinal_tract": 0.03,
-    "posterior_limb_of_internal_capsule": 0.03,
-    "uncinate_fasciculus": -0.05,
-    "anterior_limb_of_internal_capsule": -0.03,
+    "cingulum_of_cingulate_gyrus": 0.08,
+    "uncinate_fasciculus": -0.08,
+    "anterior_limb_of_internal_capsule": -0.04,
 }
 # Petalia: the right half lies further forward (LeMay 1976); the left ventricle is larger.
 _TORQUE_MM = 1.2
@@ -153,7 +152,11 @@ def _grey_direction(anatomy: Anatomy) -> Array:
     slope = np.stack(np.gradient(ndimage.gaussian_filter(anatomy.white, 2)), axis=-1)
     centres = anatomy.space.centres()
     hub = np.stack(
-        [4 * np.sign(centres[..., 0]), np.full(anatomy.brain.shape, -16), np.zeros_like(slope[..., 0])],
+        [
+            4 * np.sign(centres[..., 0]),
+            np.full(anatomy.brain.shape, -16),
+            np.zeros_like(slope[..., 0]),
+        ],
         axis=-1,
     )
     outward = centres - hub

@@ -52,9 +52,9 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     from cohort.derivatives import Derivatives
     from cohort.split import Manifest
     from evaluation import figures
+    from evaluation.baseline import gaussian_volumes
     from evaluation.held_out import requests
     from evaluation.scores import Cohort, Judge
-    from models.gaussian import ConditionalGaussian
     from models.generator import Generator
 
     kind, dim = name.split("-")
@@ -76,10 +76,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         )
     synthetic = Cohort(volumes, conditions)
 
-    flat = generator.to_network(train.volumes).reshape(len(train.volumes), -1)
-    gaussian = ConditionalGaussian.fit(flat, train.conditions)
-    drawn = gaussian.sample(conditions, seeds).reshape(volumes.shape)
-    baseline = Cohort(generator.to_physical(drawn), conditions)
+    baseline = Cohort(gaussian_volumes(train, conditions, seeds, generator.maps), conditions)
 
     judge = Judge(train, test, generator.maps, derivatives.atlas())
     sets = {"synthetic": synthetic, "real_train": train, "gaussian": baseline}

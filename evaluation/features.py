@@ -7,9 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.maps import MapSpec
+
 Array = NDArray[np.float32]
 
 BLOCK = 8
+
+
+def to_network(volumes: Array, maps: tuple[MapSpec, ...]) -> Array:
+    """(n, maps, X, Y, Z) in physical units, each map divided by its fixed scale."""
+    return np.stack([m.to_network(volumes[:, i]) for i, m in enumerate(maps)], axis=1)
 
 
 def block_features(volumes: Array, block: int = BLOCK) -> NDArray[np.float64]:

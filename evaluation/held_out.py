@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from contracts.condition import Condition
 from evaluation.distance import kernel_distance
-from evaluation.features import FeatureSpace
+from evaluation.features import FeatureSpace, to_network
 from evaluation.privacy import copy_share
 from models.generator import Generator
 
@@ -57,11 +57,11 @@ def score(
     train, held_out : (n, maps, X, Y, Z) in physical units.
     samples, steps : synthetic volumes, and network evaluations of each.
     """
-    real = generator.to_network(train)
+    real = to_network(train, generator.maps)
     space = FeatureSpace.fit(real)
     volumes = generator.sample(*requests(conditions, samples, seed), steps)
-    synthetic = space(generator.to_network(volumes))
-    new, seen = space(generator.to_network(held_out)), space(real)
+    synthetic = space(to_network(volumes, generator.maps))
+    new, seen = space(to_network(held_out, generator.maps)), space(real)
     return HeldOut(
         kernel_distance=kernel_distance(synthetic, new, space.bandwidth),
         copy_share=copy_share(synthetic, new, seen),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contracts.condition import Condition
 from contracts.maps import MapSpec
 from evaluation import anatomy, distance, diversity
-from evaluation.features import FeatureSpace
+from evaluation.features import FeatureSpace, to_network
 from evaluation.interval import Interval, Rows, jackknife, two_sample
 from evaluation.privacy import copy_share
 
@@ -53,9 +53,9 @@ class Judge:
     ) -> None:
         self.maps = maps
         self.test = test
-        self._features = FeatureSpace.fit(self._scaled(train.volumes))
-        self._train_points = self._features(self._scaled(train.volumes))
-        self._test_points = self._features(self._scaled(test.volumes))
+        self._features = FeatureSpace.fit(to_network(train.volumes, maps))
+        self._train_points = self._features(to_network(train.volumes, maps))
+        self._test_points = self._features(to_network(test.volumes, maps))
         self._md = [m.name for m in maps].index("md")
         fa = [m.name for m in maps].index("fa")
         self.white = anatomy.white_matter(train.volumes[:, fa])
@@ -77,15 +77,12 @@ class Judge:
 
     def copy_share(self, candidate: Cohort) -> float:
         """See `evaluation.privacy.copy_share`."""
-        points = self._features(self._scaled(candidate.volumes))
+        points = self._features(to_network(candidate.volumes, self.maps))
         return copy_share(points, self._test_points, self._train_points)
-
-    def _scaled(self, volumes: Array) -> Array:
-        return np.stack([m.to_network(volumes[:, i]) for i, m in enumerate(self.maps)], axis=1)
 
     def _kernel(self, candidate: Cohort) -> Interval:
         width = self._features.bandwidth
-        points = self._features(self._scaled(candidate.volumes))
+        points = self._features(to_network(candidate.volumes, self.maps))
         a = distance.kernel_matrix(points, points, width)
         b = distance.kernel_matrix(self._test_points, self._test_points, width)
         between = distance.kernel_matrix(points, self._test_points, width)

@@ -11,7 +11,7 @@ from models.config import Dim, NetworkConfig
 from models.network import PatchUNet
 from models.prior import Prior
 
-# Shapes: B volumes, C maps, X Y Z voxels, S slices, E condition entries.
+# Shapes: B volumes, C channels (maps and level set), X Y Z voxels, S slices, E condition entries.
 
 # A 2D network sees its slice and one neighbour on either side, so that slices that are denoised
 # side by side agree with each other.
@@ -55,7 +55,7 @@ class Denoiser(nn.Module):
     def __init__(self, dim: Dim, prior: Prior, config: NetworkConfig) -> None:
         super().__init__()
         self.dim: Dim = dim
-        maps = prior.maps
+        channels = prior.channels
         self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
         self.register_buffer("spectrum", torch.from_numpy(prior.spectrum))
         peak = prior.scale.max(axis=(1, 2, 3), keepdims=True)
@@ -64,8 +64,8 @@ class Denoiser(nn.Module):
         window = 2 * _NEIGHBOURS + 1 if dim == "2d" else 1
         self.network = PatchUNet(
             dims=2 if dim == "2d" else 3,
-            in_channels=2 * maps * window + 2 * maps,
-            out_channels=maps,
+            in_channels=2 * channels * window + 2 * channels,
+            out_channels=channels,
             condition_size=3 if dim == "2d" else 2,
             config=config,
         )

@@ -19,6 +19,7 @@ from contracts.errors import UserError
 from contracts.maps import MapSpec, map_spec
 from contracts.params import parse
 from contracts.space import Space
+from models import representation
 from models.config import Dim, FlowConfig, NetworkConfig
 from models.denoiser import Denoiser
 from models.prior import Prior
@@ -32,8 +33,6 @@ CONFIG_FILE, WEIGHTS_FILE, PRIOR_FILE = "generator.json", "weights.safetensors",
 # sums inside a convolution may be ordered by batch size, and a sample must not depend on that.
 # (PyTorch also takes a path about four times slower for a single volume on CPUs.)
 _TOGETHER = 2
-# Half of what the slowest tissue diffuses: below it a voxel is rather empty than brain. In mm2/s.
-_EMPTY_MD = 0.35e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +104,9 @@ class Generator:
         """Where the generator comes from."""
         return self.config.provenance
 
-    def to_network(self, volumes: Array) -> Array:
-        """(n, maps, X, Y, Z) in physical units -> network range."""
-        return np.stack([m.to_network(volumes[:, i]) for i, m in enumerate(self.maps)], axis=1)
-
-    def to_physical(self, volumes: Array) -> Array:
-        """Network range -> physical units, clipped to the possible; empty space becomes zero."""
-        out = np.stack(
-            [m.clip(m.from_network(volumes[:, i])) for i, m in enumerate(self.maps)], axis=1
-        )
-        empty = out[:, self.config.maps.index("md")] < _EMPTY_MD
-        out[np.broadcast_to(empty[:, None], out.shape)] = 0
-        return out
+    def encode(self, volumes: Array, masks: NDArray[np.bool_]) -> Array:
+        """Volumes in physical units as the generator sees them, see `models.representation`."""
+        return representation.encode(volumes, masks, self.maps)
 
     def sample(
         self,
@@ -172,7 +162,7 @@ class Generator:
         on_step: OnStep | None,
     ) -> Array:
         device = self.denoiser.mask.device
-        shape = (len(self.maps), *self.space.shape)
+        shape = (self.prior.channels, *self.space.shape)
         # NumPy's stream is fixed across versions and devices, torch's is not.
         noise = np.stack(
             [np.random.default_rng(s).standard_normal(shape, dtype=np.float32) for s in seeds]
@@ -193,7 +183,8 @@ class Generator:
                 times(steps, self.config.flow.shift),
                 on_step,
             )
-        return self.to_physical(self.prior.volume(residual.cpu().numpy(), conditions))
+        channels = self.prior.volume(residual.cpu().numpy(), conditions)
+        return representation.decode(channels, self.maps)
 
     def with_provenance(self, provenance: dict[str, Any]) -> Generator:
         """The same generator with another provenance."""

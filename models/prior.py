@@ -26,11 +26,12 @@ class Prior:
 
     Parameters
     ----------
-    coefficients : (4, maps, X, Y, Z) regression on `models.gaussian.design`, network range.
-    mask : (X, Y, Z), voxels that were brain in any training subject.
-    scale : (maps, X, Y, Z), local standard deviation of what the mean leaves over; positive.
-    spectrum : (maps, X, Y, Z // 2 + 1), power of r at each frequency of `rfftn`, mean about 1.
-    gain : (maps,), factor on the mean. One for a base generator; an adapter learns another
+    coefficients : (4, C, X, Y, Z) regression on `models.gaussian.design`, of the channels that
+        `models.representation.encode` gives: maps, then the level set.
+    mask : (X, Y, Z), voxels that a brain may reach.
+    scale : (C, X, Y, Z), local standard deviation of what the mean leaves over; positive.
+    spectrum : (C, X, Y, Z // 2 + 1), power of r at each frequency of `rfftn`, mean about 1.
+    gain : (C,), factor on the mean. One for a base generator; an adapter learns another
         site's, since scanners differ first of all by a factor on FA and on MD.
     """
 
@@ -41,12 +42,9 @@ class Prior:
     gain: Array
 
     @classmethod
-    def fit(
-        cls, volumes: Array, masks: NDArray[np.bool_], conditions: Sequence[Condition]
-    ) -> Prior:
-        """Fit to (n, maps, X, Y, Z) volumes in network range and (n, X, Y, Z) brain masks."""
-        n, maps = volumes.shape[:2]
-        mask: NDArray[np.bool_] = np.any(masks, axis=0)
+    def fit(cls, volumes: Array, mask: NDArray[np.bool_], conditions: Sequence[Condition]) -> Prior:
+        """Fit to encoded (n, C, X, Y, Z) volumes inside an (X, Y, Z) mask."""
+        n, channels = volumes.shape[:2]
         coefficients = regress(volumes.reshape(n, -1), conditions).reshape(4, *volumes.shape[1:])
         coefficients *= mask
         residual = volumes - np.tensordot(
@@ -58,33 +56,37 @@ class Prior:
             mask=mask,
             scale=scale,
             spectrum=_power(residual / scale, mask),
-            gain=np.ones(maps, dtype=np.float32),
+            gain=np.ones(channels, dtype=np.float32),
         )
 
     @property
-    def maps(self) -> int:
-        """Number of maps."""
+    def channels(self) -> int:
+        """C, the maps and the level set."""
         return int(self.scale.shape[0])
 
     def mean(self, conditions: Sequence[Condition]) -> Array:
-        """Expected volumes in network range, (n, maps, X, Y, Z)."""
+        """Expected encoded volumes, (n, C, X, Y, Z)."""
         base = np.tensordot(design(conditions), self.coefficients, axes=1)
         return (base * self.gain[:, None, None, None]).astype(np.float32)
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
-        """r of volumes in network range; inverse of `volume`."""
+        """r of encoded volumes; inverse of `volume`."""
         r: Array = (volumes - self.mean(conditions)) / self.scale * self.mask
         return r
 
     def volume(self, residual: Array, conditions: Sequence[Condition]) -> Array:
-        """Volumes in network range of r; inverse of `residual` inside the mask."""
+        """Encoded volumes of r; inverse of `residual` inside the mask."""
         return (self.mean(conditions) + residual * self.scale * self.mask).astype(np.float32)
 
     def with_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
-        """This prior with the gain that fits another cohort best, by least squares per map."""
+        """This prior with the gain that fits another cohort best, by least squares per map.
+
+        The level set keeps 1: another scanner does not change the size of heads.
+        """
         base = replace(self, gain=np.ones_like(self.gain)).mean(conditions)
         axes = (0, 2, 3, 4)
         gain = (volumes * base * self.mask).sum(axis=axes) / (base**2 * self.mask).sum(axis=axes)
+        gain[-1] = 1
         return replace(self, gain=gain.astype(np.float32))
 
 

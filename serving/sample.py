@@ -43,10 +43,9 @@ def main(output: Path | None, model: Path | None, again: Path | None, **asked: A
 
 def _sample(given: dict[str, Any], folder: Path | None, output: Path | None) -> None:
     from serving.messages import sample_request
-
-    request = sample_request(given)
     from serving.sampling import champion_model, folder_model, sample
 
+    request = sample_request(given)
     model = champion_model(request.dim) if folder is None else folder_model(folder)
     with _bar("sampling") as on_step:
         made = sample(model, request, on_step=on_step)

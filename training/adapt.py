@@ -92,7 +92,8 @@ def adapt_generator(
     original = Generator.load(base)
     prior = original.prior
     if settings.site_gain:
-        prior = prior.with_gain(original.to_network(data.train.volumes), data.train.conditions)
+        encoded = original.encode(data.train.volumes, data.train.masks)
+        prior = prior.with_gain(encoded, data.train.conditions)
     denoiser = Denoiser(original.dim, prior, original.config.network)
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     config = replace(

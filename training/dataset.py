@@ -73,8 +73,8 @@ class Residuals:
 
     Parameters
     ----------
-    residual : (n, maps, X, Y, Z), see `models.prior.Prior`.
-    mean : (n, maps, X, Y, Z), conditional means in network range.
+    residual : (n, C, X, Y, Z), see `models.prior.Prior`.
+    mean : (n, C, X, Y, Z), conditional means.
     condition : (n, 2).
     """
 
@@ -85,7 +85,7 @@ class Residuals:
     @classmethod
     def of(cls, generator: Generator, subjects: Subjects) -> Residuals:
         """The subjects as the generator's prior sees them."""
-        volumes = generator.to_network(subjects.volumes)
+        volumes = generator.encode(subjects.volumes, subjects.masks)
         conditions: Sequence[Condition] = subjects.conditions
         return cls(
             residual=torch.from_numpy(generator.prior.residual(volumes, conditions)),

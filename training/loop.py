@@ -23,7 +23,7 @@ Log = Callable[[dict[str, float], int], None]
 Preview = Callable[[int], None]
 
 _LOG_EVERY = 20
-_PREVIEWS = 4
+_PREVIEWS = 2
 
 
 class _Objective(nn.Module):
@@ -112,9 +112,9 @@ def fit(
                 f"{what}: the loss is {losses[-1]} at step {step}: lower learning_rate and "
                 "run again"
             )
-        if (step + 1) % _LOG_EVERY == 0:
-            log({"train/loss": float(np.mean(losses[-_LOG_EVERY:]))}, step + 1)
         done = step + 1 == settings.steps
+        if done or (step + 1) % _LOG_EVERY == 0:
+            log({"train/loss": float(np.mean(losses[-_LOG_EVERY:]))}, step + 1)
         if accelerator.is_main_process and (step + 1) % max(settings.steps // _PREVIEWS, 1) == 0:
             _swap(trainable, average)
             preview(step + 1)

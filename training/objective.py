@@ -83,8 +83,11 @@ def fit_adapter(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
     ------
     UserError : if this worker does not see the project's data.
     """
+    import torch
+
     from training.adapt import adapt_generator
 
+    torch.set_num_threads(job.threads)
     for path in (job.base, job.derivatives, job.split):
         if not path.exists():
             raise UserError(f"this worker sees no {path}: put the project in a shared folder")
@@ -103,7 +106,6 @@ def _data(derivatives: Path, split: Path) -> AdaptData:
 
 
 def _run(config: Config, job: Job, inner: Inner, folder: TrialFolder) -> Trial:
-    _threads(job.threads)
     began = time.time()
     key = key_of(config)
     out = folder.begin(config)
@@ -157,13 +159,7 @@ def _measured(result: AdaptResult, config: Config, began: float, run: Run) -> Tr
 
 
 def name_of(config: Config) -> str:
-    """The idea of a trial in a few letters, e.g. ``r8 lr3e-04 150 attention gain``."""
-    parts = [f"r{config['rank']}", f"lr{config['learning_rate']:.0e}", str(config["steps"])]
+    """The idea of a trial in a few letters, e.g. ``r8 lr3e-04 150 steps attention gain``."""
+    parts = [f"r{config['rank']}", f"lr{config['learning_rate']:.0e}", f"{config['steps']} steps"]
     parts += [config["targets"], *(["gain"] if config["site_gain"] else [])]
     return " ".join(parts)
-
-
-def _threads(count: int) -> None:
-    import torch
-
-    torch.set_num_threads(count)

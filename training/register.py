@@ -31,7 +31,6 @@ REPORTS = Path("data/reports")
 REGISTRY = REPORTS / "registry.json"
 # Tags of a training run that its version repeats: they lead back to code, data and parameters.
 _LINEAGE = ("git.commit", "git.dirty", "dvc.lock", "params.yaml", "split.digest", "group")
-_HEADLINES = 12  # scores shown as tags; all of them are metrics of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +136,23 @@ def read_gate(dim: Dim) -> Gate:
         ) from error
 
 
-def scores(report: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """The finite numbers of a report, nested keys joined with dots."""
-    found: dict[str, float] = {}
-    for key, value in report.items():
-        if isinstance(value, dict):
-            found |= scores(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and math.isfinite(value):
-            found[prefix + key] = float(value)
-    return found
+def headlines(report: dict[str, Any]) -> dict[str, str]:
+    """The scores of an evaluation as tags: 95 % interval in brackets, then the two yardsticks.
+
+    Parameters
+    ----------
+    report : what `evaluation.evaluate` writes.
+    """
+    tags = {"test.n": f"{report['n_synthetic']} generated, {report['n_real_test']} real"}
+    for metric, sets in report["metrics"].items():
+        made = sets["synthetic"]
+        gaussian, real = (f"{sets[label]['value']:.4g}" for label in ("gaussian", "real_train"))
+        tags[f"test.{metric}"] = (
+            f"{made['value']:.4g} [{made['low']:.4g}, {made['high']:.4g}] "
+            f"(Gaussian {gaussian}, real {real})"
+        )
+    tags["test.copy_share"] = f"{report['copy_share']['synthetic']:.4g}"
+    return tags
 
 
 def _load(dim: Dim, stage: Stage) -> Generator:
@@ -162,7 +169,7 @@ def _maker(dim: Dim, stage: Stage) -> str:
 
 
 def _version(generator: Generator, folder: Path, tags: dict[str, str], gate: Gate) -> ModelVersion:
-    from services.tracking import registry, resume
+    from services.tracking import registry
 
     dim, stage = generator.dim, tags["stage"]
     name = registry.model_name(dim)
@@ -171,12 +178,10 @@ def _version(generator: Generator, folder: Path, tags: dict[str, str], gate: Gat
         say(f"{name} version {known.version} is this {stage} generator already")
         registry.tag(known, tags)
         return known
-    evaluation = scores(_read(REPORTS / f"evaluate-{stage}-{dim}.json", "dvc repro evaluate"))
+    evaluation = _evaluation(generator, f"{stage}-{dim}")
     record = _read(folder / "run.json", _maker(dim, "base" if stage == "base" else "adapted"))
     run_id, lineage = _source(str(record["run_id"]), f"{stage}-{dim}", dim)
-    tags = lineage | tags | {"run_id": run_id}
-    tags |= {f"test.{key}": f"{value:.6g}" for key, value in _headlines(evaluation).items()}
-    resume(run_id).metrics({f"test/{key}": value for key, value in evaluation.items()})
+    tags = lineage | tags | headlines(evaluation) | {"run_id": run_id}
     return registry.add(
         name,
         lambda path, entity: save_model(generator, folder, path, entity),
@@ -255,9 +260,16 @@ def _source(run_id: str, name: str, dim: Dim) -> tuple[str, dict[str, str]]:
     return run.id, kept
 
 
-def _headlines(evaluation: dict[str, float]) -> dict[str, float]:
-    flat = {key: value for key, value in evaluation.items() if "." not in key}
-    return dict(list(flat.items())[:_HEADLINES])
+def _evaluation(generator: Generator, name: str) -> dict[str, Any]:
+    path = REPORTS / f"evaluate-{name}.json"
+    mend = f"dvc repro evaluate@{name}"
+    report = _read(path, mend)
+    if report.get("digest") != generator.digest:
+        raise UserError(
+            f"{path} scores generator {report.get('digest')}, the one at hand is "
+            f"{generator.digest}; make it again with `{mend}`"
+        )
+    return report
 
 
 def _description(tags: dict[str, str], gate: Gate) -> str:

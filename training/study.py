@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, fields
 from functools import partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # A worker that dies (out of memory, a lost node) is given a second chance; an error of the trial
 # itself is its result.
 _RESTARTS = 1
+_RAY = "ray"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ def _run(
             reuse_actors=effort.gpus == 0,
         ),
         run_config=tune.RunConfig(
-            name="ray",
+            name=_RAY,
             storage_path=str(job.trials.parent),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
@@ -173,6 +175,8 @@ def _run(
     for result in tuner.fit():
         if result.error is not None and result.config is not None:
             _lost(job, result.config, str(result.error))
+    # Ray's own records; ours are in the trials' folders.
+    shutil.rmtree(job.trials.parent / _RAY, ignore_errors=True)
 
 
 def searcher(job: Job, choices: Choices, points: list[Config], effort: Effort) -> Any:

@@ -23,6 +23,7 @@ def train(dim: Dim, settings: TrainSettings) -> None:
     import torch
 
     from contracts.maps import MAPS
+    from models import representation
     from models.generator import Generator, GeneratorConfig
     from models.prior import Prior
     from training import dataset, stage
@@ -34,10 +35,9 @@ def train(dim: Dim, settings: TrainSettings) -> None:
     with stage.work_folder(f"train-{dim}", settings, subjects.digest) as work:
         run, tags = stage.open_run(name, "train", dim, settings, work.name)
         with run:
-            network_range = [m.to_network(subjects.volumes[:, i]) for i, m in enumerate(MAPS)]
-            import numpy as np
-
-            prior = Prior.fit(np.stack(network_range, axis=1), subjects.masks, subjects.conditions)
+            encoded = representation.encode(subjects.volumes, subjects.masks, MAPS)
+            reach = representation.reach(subjects.masks)
+            prior = Prior.fit(encoded, reach, subjects.conditions)
             torch.manual_seed(settings.loop.seed)
             generator = Generator(
                 GeneratorConfig(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REPORT = Path("data/reports/tune/trials.json")
 _DATA = Path("data")
+_SERVER = "set MLFLOW_TRACKING_URI to a server that they reach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ def tune(settings: TuneSettings, inner: Inner | None = None) -> Verdict:
         or the search was stopped half-way.
     """
     from services.compute.cluster import cluster
+    from services.tracking import store
     from training.objective import fit_adapter
     from training.study import search
     from training.trial import TrialFolder, key_of
@@ -88,6 +90,8 @@ def tune(settings: TuneSettings, inner: Inner | None = None) -> Verdict:
         if len(TrialFolder(job.trials).finished()) < settings.trials:
             with cluster(cpus=settings.concurrent * settings.cpus) as joined:
                 joined.require(settings.cpus, settings.gpus)
+                if not joined.local and store.local_folder(job.tracking_uri):
+                    say(f"workers on other hosts cannot log to {job.tracking_uri}: {_SERVER}")
                 trials = search(
                     job, inner or fit_adapter, settings.choices, default, settings.effort
                 )
@@ -206,7 +210,7 @@ def apply(path: Path = PARAMS_FILE) -> None:
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as stream:
         yaml.dump(document, stream)
-    load(AdaptSettings, f"adapt.{report['dim']}", partial)
+    load(AdaptSettings, f"adapt.{report['dim']}", partial)  # what is written can be read
     partial.replace(path)
     say("next: dvc repro")
 

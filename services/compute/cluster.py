@@ -20,6 +20,7 @@ from contracts.errors import UserError
 VARIABLE = "RAY_ADDRESS"
 _KNOCK_WITHIN_S = 5.0
 _CHECK_WITHIN_S = 20.0
+_TOLD = 160  # characters of Ray's reason
 # Trials get paths, not arrays: the store stays small, so that a container's /dev/shm is enough.
 _OBJECT_STORE_BYTES = 128 * 1024**2
 
@@ -128,7 +129,7 @@ def _knock(address: str) -> None:
 
 
 def _refusal(address: str | None, reason: str) -> str:
-    short = reason.strip().partition("\n")[0]
+    short = reason.strip().partition("\n")[0][:_TOLD]
     return (
         f"the Ray cluster at {address or 'this machine'} cannot be joined: {short}; correct or "
         f"unset {VARIABLE}, and give RAY_AUTH_MODE and RAY_AUTH_TOKEN if it asks for a token"

@@ -62,8 +62,8 @@ def champion(dim: Dim, uri: str | None = None) -> Champion:
     version = aliased(name, uri)
     if version is None:
         raise UserError(
-            f"no model '{name}@{ALIAS}' in {uri or store.tracking_uri()}; train and register one: "
-            "dvc repro"
+            f"no model '{name}@{ALIAS}' in {uri or store.tracking_uri()}; train and register one "
+            "with `dvc repro`, or register what is trained with `python -m training.register`"
         )
     digest = version.tags["digest"]
     folder = _cache() / f"{name}-{digest[:16]}"

@@ -24,7 +24,8 @@ _HEADER = "deflate;"
 
 # MLflow's search knows no "or".
 _MODELS = "tags.stage != 'trial' and tags.stage != 'sweep'"
-SCORES = ("val/kernel_distance", "val/copy_share")
+SCORES = ("test/kernel_distance", "test/copy_share")
+YARDSTICKS = ("test/kernel_distance_gaussian_ref", "test/kernel_distance_real_ref")
 CURVES = ("train/loss",)
 # A card shows one step; `Run.finish` logs a run's last picture under this key, without step.
 SAMPLES = "final/fa_md"
@@ -100,8 +101,8 @@ def _pack(state: dict[str, Any]) -> str:
 
 def _leaderboard() -> dict[str, Any]:
     columns = ["attributes.`Created`", "attributes.`Duration`"]
-    columns += [f"tags.`{tag}`" for tag in ("stage", "dim")]
-    columns += [f"metrics.`{metric}`" for metric in SCORES]
+    columns += [f"tags.`{tag}`" for tag in ("stage", "dim", "group")]
+    columns += [f"metrics.`{metric}`" for metric in (*SCORES, *YARDSTICKS)]
     return _state(_MODELS, order=f"metrics.`{SCORES[0]}`") | {"selectedColumns": columns}
 
 
@@ -131,7 +132,7 @@ def _trials() -> dict[str, Any]:
         "showAllRuns": True,
     }
     cards = [plane] + [_card("BAR", scores, metric) for metric in TRIAL_METRICS]
-    return _state("tags.stage = 'trial'", order=f"metrics.`{SCORES[0]}`") | {
+    return _state("tags.stage = 'trial'", order=f"metrics.`{TRIAL_METRICS[-1]}`") | {
         "compareRunSections": [settings, scores],
         "compareRunCharts": cards,
         "isAccordionReordered": True,

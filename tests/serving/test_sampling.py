@@ -84,6 +84,15 @@ def test_the_values_are_physical(folders: dict[Dim, Path], name: str) -> None:
     assert made.recipe["Units"] == (spec.unit or "1")
 
 
+def test_fa_and_md_of_one_request_are_one_brain(folders: dict[Dim, Path]) -> None:
+    model = folder_model(folders["3d"])
+    request = ask()
+    (joint,) = model.generator.sample([request.condition], request.seeds, request.steps)
+    for channel, name in zip(joint, ("fa", "md"), strict=True):
+        values = values_of(sample(model, ask(map=name)).volume)
+        np.testing.assert_allclose(values, channel, atol=1e-5 * map_spec(name).maximum)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_readers_agree_on_the_place(folders: dict[Dim, Path], tmp_path: Path, count: int) -> None:
     import SimpleITK

@@ -115,7 +115,8 @@ def test_a_stopped_study_goes_on_with_what_it_had(
         assert key_of(DEFAULT) in {one.key for one in before}
 
         TrialFolder(job.trials).begin(cut_off)
-        after = search(job, fake_inner, CHOICES, DEFAULT, replace(effort, trials=6))
+        more = replace(effort, trials=6, concurrent=1)
+        after = search(job, fake_inner, CHOICES, DEFAULT, more)
 
     assert after[:4] == before
     assert len(after) == 6

@@ -1,0 +1,173 @@
+"""The closed-form part of the denoiser, against what is known of Gaussians."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.condition import Condition
+from models.config import FlowConfig, NetworkConfig
+from models.denoiser import Denoiser
+from models.flow import loss
+from models.prior import Prior
+from models.sampler import dpm_solver_2m, times
+
+SHAPE = (8, 16, 8)
+SMALL = NetworkConfig(channels=(16, 16), attention=False)
+
+
+def stationary_prior(power: np.ndarray) -> Prior:
+    """A prior without mean or mask whose residual has the given power at each frequency."""
+    return Prior(
+        coefficients=np.zeros((4, 2, *SHAPE), dtype=np.float32),
+        mask=np.ones(SHAPE, dtype=bool),
+        scale=np.ones((2, *SHAPE), dtype=np.float32),
+        spectrum=power.astype(np.float32),
+        gain=np.ones(2, dtype=np.float32),
+    )
+
+
+def coloured() -> np.ndarray:
+    grid = np.meshgrid(
+        np.fft.fftfreq(SHAPE[0]), np.fft.fftfreq(SHAPE[1]), np.fft.rfftfreq(SHAPE[2]), indexing="ij"
+    )
+    radius = np.sqrt(sum(g**2 for g in grid))
+    return np.stack([8 * np.exp(-((radius / 0.15) ** 2)) + 0.2] * 2)
+
+
+def inputs(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.zeros(n, 2), torch.zeros(n, 2, *SHAPE)
+
+
+def test_white_residual_gives_the_scalar_wiener_filter() -> None:
+    white = np.ones((2, SHAPE[0], SHAPE[1], SHAPE[2] // 2 + 1))
+    denoiser = Denoiser("3d", stationary_prior(white), SMALL)
+    noisy = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.1, 0.5, 0.9])
+    estimate = denoiser(noisy, t, *inputs(3))
+    a = (1 - t).view(-1, 1, 1, 1, 1)
+    expected = a / (a**2 + t.view(-1, 1, 1, 1, 1) ** 2)
+    torch.testing.assert_close(estimate.clean, expected * noisy, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        estimate.spread.flatten(1)[:, 0], t / torch.sqrt((1 - t) ** 2 + t**2), atol=1e-5, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("dim", ["2d", "3d"])
+def test_untrained_denoiser_is_the_gaussian_model(dim: str) -> None:
+    denoiser = Denoiser(dim, stationary_prior(coloured()), SMALL)  # type: ignore[arg-type]
+    noisy = torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    estimate = denoiser(noisy, torch.tensor([0.4]), *inputs(1))
+    assert torch.equal(estimate.clean, estimate.gaussian)
+
+
+def test_untrained_loss_is_one_on_data_of_the_model() -> None:
+    power = coloured()
+    denoiser = Denoiser("3d", stationary_prior(power), SMALL)
+    rng = torch.Generator().manual_seed(2)
+    waves = torch.fft.rfftn(torch.randn(64, 2, *SHAPE, generator=rng), dim=(2, 3, 4))
+    data = torch.fft.irfftn(waves * torch.from_numpy(power).sqrt().float(), s=SHAPE, dim=(2, 3, 4))
+    noise = torch.randn(data.shape, generator=rng)
+    for t in (0.2, 0.5, 0.8):
+        value = loss(denoiser, data, torch.full((64,), t), noise, *inputs(64)).detach()
+        assert float(value) == pytest.approx(1.0, abs=0.05)
+
+
+def test_sampler_reproduces_the_power_of_the_model() -> None:
+    power = coloured()
+    denoiser = Denoiser("3d", stationary_prior(power), SMALL)
+    noise = torch.randn(256, 2, *SHAPE, generator=torch.Generator().manual_seed(3))
+
+    def denoise(x: torch.Tensor, t: float) -> torch.Tensor:
+        with torch.inference_mode():
+            clean: torch.Tensor = denoiser(x, torch.full((256,), t), *inputs(256)).clean
+        return clean
+
+    sample = dpm_solver_2m(denoise, noise, times(16))
+    found = (torch.fft.rfftn(sample, dim=(2, 3, 4)).abs() ** 2).mean(0) / np.prod(SHAPE)
+    ratio = found.numpy() / power
+    # 256 draws: 6 % spread per frequency; the solver's own error is what is tested.
+    assert np.median(ratio) == pytest.approx(1.0, abs=0.08)
+    assert ratio.min() > 0.7
+    assert ratio.max() < 1.35
+
+
+def trained(dim: str) -> Denoiser:
+    torch.manual_seed(0)
+    denoiser = Denoiser(dim, stationary_prior(coloured()), SMALL)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for parameter in denoiser.network.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return denoiser
+
+
+def test_slices_agree_with_the_whole_volume() -> None:
+    denoiser = trained("2d")
+    noisy = torch.randn(2, 2, *SHAPE, generator=torch.Generator().manual_seed(4))
+    t, (condition, mean) = torch.tensor([0.3, 0.7]), inputs(2)
+    whole = denoiser(noisy, t, condition, mean)
+    chosen = torch.tensor([[0, 5], [7, 2]])
+    some = denoiser(noisy, t, condition, mean, chosen)
+    for b in range(2):
+        torch.testing.assert_close(
+            some.clean[b], whole.clean[b][..., chosen[b]], atol=1e-5, rtol=1e-4
+        )
+
+
+def test_2d_network_sees_only_neighbouring_slices_beyond_the_gaussian_part() -> None:
+    denoiser = trained("2d")
+    white = np.ones((2, SHAPE[0], SHAPE[1], SHAPE[2] // 2 + 1), dtype=np.float32)
+    denoiser.spectrum.copy_(torch.from_numpy(white))
+    noisy = torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(5))
+    other = noisy.clone()
+    other[..., 6] += 1
+    t, (condition, mean) = torch.tensor([0.5]), inputs(1)
+    change = (
+        (denoiser(other, t, condition, mean).clean - denoiser(noisy, t, condition, mean).clean)
+        .abs()
+        .amax(dim=(0, 1, 2, 3))
+    )
+    assert (change[5:] > 1e-3).all()
+    assert (change[:5] < 1e-4).all()
+
+
+def test_flow_config_moves_times_towards_noise() -> None:
+    from models.flow import draw_times
+
+    draw = [
+        draw_times(4000, FlowConfig(logit_mean=m), torch.Generator().manual_seed(0)).mean()
+        for m in (0.0, 1.0)
+    ]
+    assert float(draw[0]) == pytest.approx(0.5, abs=0.02)
+    assert draw[1] > draw[0] + 0.1
+
+
+def test_prior_residual_and_volume_are_inverse_and_of_unit_spread() -> None:
+    rng = np.random.default_rng(0)
+    people = [Condition(float(a), "F" if i % 2 else "M") for i, a in enumerate(range(20, 84, 2))]
+    mask = np.zeros((len(people), *SHAPE), dtype=bool)
+    mask[:, 1:-1, 2:-2, 1:-1] = True
+    age = np.array([p.age for p in people])[:, None, None, None, None] / 100
+    volumes = (0.3 + age + 0.05 * rng.standard_normal((len(people), 2, *SHAPE))) * mask[:, None]
+    volumes = volumes.astype(np.float32)
+    prior = Prior.fit(volumes, mask[0], people)
+    residual = prior.residual(volumes, people)
+    np.testing.assert_allclose(prior.volume(residual, people), volumes, atol=1e-5)
+    assert residual[:, :, prior.mask].std() == pytest.approx(1.0, abs=0.1)
+    older = prior.mean([Condition(80, "F")]) - prior.mean([Condition(30, "F")])
+    assert older[0, 0][prior.mask].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_prior_gain_finds_a_site_factor() -> None:
+    rng = np.random.default_rng(1)
+    people = [Condition(float(a), "F") for a in range(20, 60)]
+    mask = np.ones((len(people), *SHAPE), dtype=bool)
+    volumes = (0.4 + 0.02 * rng.standard_normal((len(people), 2, *SHAPE))).astype(np.float32)
+    prior = Prior.fit(volumes, mask[0], people)
+    factor = np.array([0.9, 1.1], dtype=np.float32)
+    found = prior.with_gain(volumes * factor[:, None, None, None], people)
+    np.testing.assert_allclose(
+        found.gain, [factor[0], 1], rtol=1e-3
+    )  # the level set keeps its size

@@ -1,0 +1,101 @@
+"""A generator's promises: seeds, files, units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.condition import Condition
+from contracts.errors import UserError
+from models.generator import PRIOR_FILE, WEIGHTS_FILE, Generator
+from tests.models.tiny import tiny_generator
+
+PEOPLE = [Condition(25, "F"), Condition(50, "M"), Condition(80, "F")]
+
+
+@pytest.fixture(scope="module", params=["2d", "3d"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    return tiny_generator(request.param)
+
+
+def test_a_sample_depends_on_its_own_seed_alone(generator: Generator) -> None:
+    together = generator.sample(PEOPLE, [7, 8, 9], steps=3)
+    backwards = generator.sample(PEOPLE[::-1], [9, 8, 7], steps=3)[::-1]
+    alone = np.concatenate([generator.sample([c], [s], 3) for c, s in zip(PEOPLE, [7, 8, 9])])  # noqa: B905
+    np.testing.assert_array_equal(together, backwards)
+    np.testing.assert_array_equal(together, alone)
+    assert not np.array_equal(together[0], generator.sample([PEOPLE[0]], [8], 3)[0])
+
+
+def test_a_sample_does_not_depend_on_the_number_of_threads(generator: Generator) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = generator.sample(PEOPLE[:1], [3], steps=2)
+        torch.set_num_threads(2)
+        two = generator.sample(PEOPLE[:1], [3], steps=2)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(one, two)
+
+
+def test_samples_are_physical(generator: Generator) -> None:
+    volumes = generator.sample(PEOPLE, [1, 2, 3], steps=2)
+    assert volumes.dtype == np.float32
+    assert volumes.shape == (3, 2, *generator.space.shape)
+    assert volumes.min() >= 0
+    assert volumes[:, 0].max() <= 1
+    assert volumes[:, 1].max() <= 3.2e-3
+    empty = volumes[:, 1] == 0
+    assert (volumes[:, 0][empty] == 0).all()
+
+
+def test_conditions_and_seeds_must_pair_up(generator: Generator) -> None:
+    with pytest.raises(ValueError, match="2 conditions and 1 seeds"):
+        generator.sample(PEOPLE[:2], [1])
+
+
+def test_saved_and_loaded_is_the_same(generator: Generator, tmp_path: Path) -> None:
+    generator.save(tmp_path)
+    loaded = Generator.load(tmp_path)
+    assert loaded.digest == generator.digest
+    assert loaded.config == generator.config
+    np.testing.assert_array_equal(
+        loaded.sample(PEOPLE[:1], [5], 2), generator.sample(PEOPLE[:1], [5], 2)
+    )
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_digest_sees_weights_but_not_provenance(generator: Generator) -> None:
+    assert generator.with_provenance({"run": "x"}).digest == generator.digest
+    assert tiny_generator(generator.dim, seed=1).digest != generator.digest
+
+
+@pytest.mark.parametrize("name", [WEIGHTS_FILE, PRIOR_FILE])
+def test_a_file_cut_short_is_told_in_one_line(
+    generator: Generator, tmp_path: Path, name: str
+) -> None:
+    generator.save(tmp_path)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="cannot be read") as told:
+        Generator.load(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_other_weights_under_the_same_config_are_noticed(
+    generator: Generator, tmp_path: Path
+) -> None:
+    generator.save(tmp_path)
+    tiny_generator(generator.dim, seed=1).save(tmp_path / "other")
+    (tmp_path / "other" / WEIGHTS_FILE).replace(tmp_path / WEIGHTS_FILE)
+    with pytest.raises(UserError, match="is not what was saved"):
+        Generator.load(tmp_path)
+
+
+def test_no_generator_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dvc repro"):
+        Generator.load(tmp_path)

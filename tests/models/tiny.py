@@ -1,0 +1,52 @@
+"""A small generator with random weights, for tests."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from contracts.condition import Condition
+from contracts.maps import FA, MD
+from contracts.space import Space
+from models import representation
+from models.config import FlowConfig, NetworkConfig
+from models.generator import Generator, GeneratorConfig
+from models.prior import Prior
+
+SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))
+
+
+def tiny_volumes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
+    """FA and MD volumes (n, 2, 8, 16, 8) that age, their masks and conditions."""
+    rng = np.random.default_rng(seed)
+    people = [Condition(18.0 + 70.0 * i / n, "F" if i % 2 else "M") for i in range(n)]
+    masks = np.zeros((n, *SPACE.shape), dtype=bool)
+    masks[:, 1:-1, 2:-2, 1:-1] = True
+    age = np.array([p.age for p in people])[:, None, None, None, None]
+    volumes = 0.4 + 0.001 * age + 0.05 * rng.standard_normal((n, 2, *SPACE.shape))
+    volumes *= np.array([1, 3.2e-3])[:, None, None, None]
+    return (volumes * masks[:, None]).astype(np.float32), masks, people
+
+
+def tiny_generator(dim: Literal["2d", "3d"], seed: int = 0, trained: bool = True) -> Generator:
+    """A generator whose network has random weights everywhere, or is untrained."""
+    volumes, masks, people = tiny_volumes(24)
+    config = GeneratorConfig(
+        dim=dim,
+        space=SPACE,
+        maps=("fa", "md"),
+        network=NetworkConfig(channels=(16, 16), attention=True),
+        flow=FlowConfig(),
+        ages=tuple(p.age for p in people),
+    )
+    torch.manual_seed(seed)
+    encoded = representation.encode(volumes, masks, (FA, MD))
+    generator = Generator(config, Prior.fit(encoded, representation.reach(masks), people))
+    if trained:
+        with torch.no_grad():
+            for parameter in generator.denoiser.network.parameters():
+                if not parameter.any():
+                    parameter.normal_(std=0.1)
+    return generator
