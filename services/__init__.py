@@ -1,1 +1,1 @@
-
+"""What runs beside the code: tracking, compute, storage."""

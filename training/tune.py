@@ -102,7 +102,6 @@ def tune(settings: TuneSettings, inner: Inner | None = None) -> Verdict:
 
 
 def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
-    from services.tracking import start
     from services.tracking.experiment import DEFAULT
     from services.tracking.lineage import lineage
     from training.adapt import AdaptData
@@ -127,8 +126,7 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
     trials = (_DATA / "work" / name / "trials").resolve()
     trials.mkdir(parents=True, exist_ok=True)
     tags = lineage(split=split) | {"dim": settings.dim}
-    searched = {key: str(value) for key, value in asdict(settings.choices).items()}
-    run = start(DEFAULT, f"sweep-{settings.dim}", searched, tags | {"stage": "sweep"}, key=name)
+    run = _sweep(settings, trials.parent / "run.json", tags)
     job = Job(
         base=base.resolve(),
         derivatives=derivatives.resolve(),
@@ -143,6 +141,22 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
         tags=tags,
     )
     return job, run
+
+
+def _sweep(settings: TuneSettings, record: Path, tags: dict[str, str]) -> Run:
+    """The run that the trials are nested under: one for a study, however often it goes on."""
+    from services.tracking import resume, start
+    from services.tracking.experiment import DEFAULT
+
+    if record.exists():
+        try:
+            return resume(json.loads(record.read_text())["run_id"])
+        except UserError as error:
+            say(f"{error}; a new one is made")
+    searched = {key: str(value) for key, value in asdict(settings.choices).items()}
+    run = start(DEFAULT, f"sweep-{settings.dim}", searched, tags | {"stage": "sweep"})
+    record.write_text(json.dumps({"run_id": run.id}) + "\n")
+    return run
 
 
 def _conclude(

@@ -7,6 +7,7 @@ import contextlib
 import click
 
 from contracts.console import command, say
+from contracts.errors import UserError
 
 
 @click.group()
@@ -30,7 +31,7 @@ def ui(host: str, port: int) -> None:
         _print(base, page.saved_views(base))
         say("Ctrl-C ends it")
         with contextlib.suppress(KeyboardInterrupt):
-            server.wait()
+            raise UserError(f"MLflow's server ended by itself, with code {server.wait()}")
 
 
 def _print(base: str, lines: list[str]) -> None:

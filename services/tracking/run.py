@@ -167,8 +167,8 @@ def start(
     params : flat; names with dots or slashes.
     tags : `stage` (train, adapt, sweep, trial), `dim` and the like, and the `lineage()`.
     parent : id of the run that this one is nested under.
-    key : a name of this piece of work. If the experiment has a run of this key, that one is
-        continued: a worker that is started again makes no second run.
+    key : a name of this piece of work. If the experiment has a run of this key that did not
+        finish, that one is continued: a worker that is started again makes no second run.
     uri : tracking store; default `services.tracking.store.tracking_uri()`. Pass it to workers.
 
     Raises
@@ -220,7 +220,8 @@ def _created(client: MlflowClient, place: str, name: str, parent: str | None) ->
 def _continued(client: MlflowClient, place: str, key: str | None) -> str | None:
     if key is None:
         return None
-    found = client.search_runs([place], f"tags.`{_KEY}` = '{key}'", max_results=1)
+    wanted = f"tags.`{_KEY}` = '{key}' and attributes.status != 'FINISHED'"
+    found = client.search_runs([place], wanted, max_results=1)
     if not found:
         return None
     run_id: str = found[0].info.run_id

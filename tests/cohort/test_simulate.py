@@ -17,7 +17,7 @@ from cohort.calibration import NORMS
 from cohort.deformation import sample, to_index
 from cohort.derivatives import Derivatives, map_name, mask_name
 from cohort.simulate import Simulate, recruit
-from cohort.subject import Person
+from cohort.subject import Person, Tissue
 from cohort.template import LABELS, Template
 from cohort.tracts import draw
 from contracts.condition import Condition
@@ -64,11 +64,21 @@ def _fresh(work: Path, tmp_path: Path) -> Path:
     return tmp_path / "work"
 
 
-def _regional(template: Template, person: Person) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """FA, MD (um2/ms) and labels of a person's brain voxels."""
+def _measured(body: Tissue, person: Person) -> tuple[np.ndarray, np.ndarray]:
+    """FA and MD (um2/ms) of a person's voxels."""
+    scheme = acquisition.protocol().up_to(1300)
+    volumes = subject.measure(body, person, scheme)[:, None, None]
+    every = np.ones((len(volumes), 1, 1), dtype=np.bool_)
+    found = tensor.fit(volumes, scheme.bvals, scheme.bvecs, every, 1300)
+    return found.fa.ravel(), 1000 * found.md.ravel()
+
+
+def _tracts(template: Template, person: Person) -> tuple[float, float, float]:
+    """Mean FA and MD (um2/ms) of a person's tracts, and their ventricles in ml."""
     body = subject.tissue(template, SPACE, person, subject.traits(person))
-    found, mask = subject.maps(template, SPACE, person, 1300)
-    return found.fa[mask], 1000 * found.md[mask], body.labels
+    ventricle = (body.labels == NUMBER["ventricle"]).sum() * SPACE.voxel_ml
+    fa, md = _measured(body.part((body.labels > 0) & (body.labels <= len(REGIONS))), person)
+    return float(fa.mean()), float(md.mean()), float(ventricle)
 
 
 def _files(root: Path) -> dict[str, bytes]:
@@ -78,8 +88,8 @@ def _files(root: Path) -> dict[str, bytes]:
 def test_a_subject_s_bytes_depend_on_neither_the_cohort_s_size_nor_the_workers(
     bids: Path, work: Path, tmp_path: Path
 ) -> None:
-    more = dataclasses.replace(SETTINGS, base_subjects=1, target_subjects=2)
-    simulate.simulate(more, tmp_path / "bids", _fresh(work, tmp_path), workers=1)
+    fewer = dataclasses.replace(SETTINGS, base_subjects=1)
+    simulate.simulate(fewer, tmp_path / "bids", _fresh(work, tmp_path), workers=1)
     for label in ("sub-sim0001", "sub-sim5001"):
         one = _files(bids / "derivatives" / "simulated" / label)
         other = _files(tmp_path / "bids" / "derivatives" / "simulated" / label)
@@ -113,10 +123,7 @@ def test_fa_falls_and_md_rises_with_age_faster_when_old(template: Template) -> N
     means = {}
     for age in (25.0, 55.0, 85.0):
         person = Person(Condition(age, "F"), acquisition.SITE_A, (3, 1))
-        fa, md, labels = _regional(template, person)
-        tract = (labels > 0) & (labels <= len(REGIONS))
-        ventricle = (labels == NUMBER["ventricle"]).sum() * SPACE.voxel_ml
-        means[age] = np.array([fa[tract].mean(), md[tract].mean(), ventricle])
+        means[age] = np.array(_tracts(template, person))
     early = (means[55.0] - means[25.0]) / 30
     late = (means[85.0] - means[55.0]) / 30
     fa_slope, md_slope, ventricle_slope = (early + late) / 2
@@ -131,19 +138,16 @@ def test_the_sex_effect_is_small_and_there(template: Template) -> None:
     found = {}
     for sex in ("F", "M"):
         condition = Condition(40.0, "F" if sex == "F" else "M")
-        fa, _, labels = _regional(template, Person(condition, acquisition.SITE_A, (3, 2)))
-        found[sex] = fa[(labels > 0) & (labels <= len(REGIONS))].mean()
+        found[sex], _, _ = _tracts(template, Person(condition, acquisition.SITE_A, (3, 2)))
     assert 0.001 < found["M"] - found["F"] < 0.010
 
 
 def test_site_b_reads_lower_fa_and_higher_md(template: Template) -> None:
-    means = []
-    for site in (acquisition.SITE_A, acquisition.SITE_B):
-        fa, md, labels = _regional(template, Person(Condition(60.0, "F"), site, (3, 3)))
-        tract = (labels > 0) & (labels <= len(REGIONS))
-        means.append((fa[tract].mean(), md[tract].mean()))
-    assert means[1][0] < means[0][0] - 0.01
-    assert means[1][1] > means[0][1] + 0.02
+    condition = Condition(60.0, "F")
+    fa_a, md_a, _ = _tracts(template, Person(condition, acquisition.SITE_A, (3, 3)))
+    fa_b, md_b, _ = _tracts(template, Person(condition, acquisition.SITE_B, (3, 3)))
+    assert fa_b < fa_a - 0.01
+    assert md_b > md_a + 0.02
 
 
 def test_regions_meet_the_published_norms(template: Template) -> None:
@@ -151,10 +155,8 @@ def test_regions_meet_the_published_norms(template: Template) -> None:
     for number in range(3):
         person = Person(Condition(54.0, "F"), acquisition.SITE_A, (11, number))
         body = subject.tissue(template, SPACE, person, subject.AVERAGE)
-        scheme = acquisition.protocol().up_to(1300)
-        volumes = subject.measure(body, person, scheme)[:, None, None]
-        every = np.ones((len(volumes), 1, 1), dtype=np.bool_)
-        fa = tensor.fit(volumes, scheme.bvals, scheme.bvecs, every, 1300).fa.ravel()
+        body = body.part((body.labels > 0) & (body.labels <= len(REGIONS)))
+        fa, _ = _measured(body, person)
         for index in range(len(REGIONS)):
             inside = body.labels == index + 1
             total[:, index] += fa[inside].sum(), inside.sum()
@@ -173,8 +175,10 @@ def test_the_corpus_callosum_is_a_smooth_sheet(template: Template) -> None:
     along = sample(template.fa, to_index(middle, template.space)).astype(np.float64)
     trend = np.convolve(np.pad(along, 4, mode="edge"), np.ones(9) / 9, mode="valid")
     assert len(middle) >= 20
-    assert np.std(along - trend) / along.mean() < 0.03
-    assert np.std(along) / along.mean() < 0.15
+    # The last strands at either end are the sheet's edge.
+    inner = slice(4, -4)
+    assert np.std((along - trend)[inner]) / along.mean() < 0.02
+    assert np.std(along[inner]) / along.mean() < 0.10
 
 
 def test_left_and_right_differ_on_purpose(template: Template) -> None:
@@ -228,7 +232,8 @@ def test_maps_are_physical_and_named_as_bids_derivatives(ready: Derivatives, bid
 def test_tissues_have_their_known_diffusion(template: Template) -> None:
     person = Person(Condition(30.0, "F"), acquisition.SITE_A, (3, 4))
     body = subject.tissue(template, SPACE, person, subject.traits(person))
-    fa, md, labels = _regional(template, person)
+    fa, md = _measured(body, person)
+    labels = body.labels
     assert np.median(md[body.fluid > 0.9]) == pytest.approx(2.85, abs=0.2)
     cortex = (labels == NUMBER["cortex"]) & (body.grey.fraction > 0.7)
     assert np.median(md[cortex]) == pytest.approx(0.89, abs=0.06)
@@ -252,7 +257,8 @@ def test_the_atlas_names_every_label(ready: Derivatives) -> None:
 def test_a_stopped_run_keeps_finished_subjects(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh, out, made = _fresh(work, tmp_path), tmp_path / "bids", []
+    fresh, out = _fresh(work, tmp_path), tmp_path / "bids"
+    made: list[str] = []
     true = simulate.write_one
 
     def stops_at_second(*args: object) -> str:
@@ -264,8 +270,9 @@ def test_a_stopped_run_keeps_finished_subjects(
         return made[-1]
 
     monkeypatch.setattr(simulate, "write_one", stops_at_second)
+    pair = dataclasses.replace(SETTINGS, target_subjects=0)
     with pytest.raises(KeyboardInterrupt):
-        simulate.simulate(SETTINGS, out, fresh, workers=1)
+        simulate.simulate(pair, out, fresh, workers=1)
     assert not out.exists()
 
     def counts(*args: object) -> str:
@@ -273,10 +280,10 @@ def test_a_stopped_run_keeps_finished_subjects(
         return made[-1]
 
     monkeypatch.setattr(simulate, "write_one", counts)
-    simulate.simulate(SETTINGS, out, fresh, workers=1)
-    assert made == ["sub-sim0001", "sub-sim0002", "sub-sim5001"]
+    simulate.simulate(pair, out, fresh, workers=1)
+    assert made == ["sub-sim0001", "sub-sim0002"]
     opened = Derivatives.open(out / "derivatives" / "simulated")
-    assert opened.load([p.id for p in opened.participants]).shape[0] == 3
+    assert opened.load([p.id for p in opened.participants]).shape[0] == 2
 
 
 def test_data_that_are_not_simulated_are_left_alone(tmp_path: Path) -> None:

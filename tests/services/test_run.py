@@ -56,7 +56,7 @@ def test_a_finished_run_keeps_its_status_and_end_when_more_is_logged(run: Run) -
     assert after.data.metrics["test/fa_error"] == 0.5
 
 
-def test_a_key_continues_its_run(tracking_uri: str) -> None:
+def test_a_key_continues_its_run_until_it_is_finished(tracking_uri: str) -> None:
     first = start("e", "trial", {"rank": 8}, {}, key="study/1")
     first.metrics({"train/loss": 1.0}, step=1)
     first.finish("KILLED")
@@ -64,6 +64,8 @@ def test_a_key_continues_its_run(tracking_uri: str) -> None:
     other = start("e", "trial", {"rank": 8}, {}, key="study/2")
     assert second.id == first.id != other.id
     assert stored(second).info.status == "RUNNING"
+    second.finish()
+    assert start("e", "trial", {"rank": 8}, {}, key="study/1").id != first.id
 
 
 def test_a_nested_run_names_its_parent_and_a_handle_can_be_sent_to_a_worker(run: Run) -> None:

@@ -4,45 +4,18 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from contracts.condition import Condition
 from contracts.errors import UserError
-from contracts.space import Space
 from services.tracking import registry, start, store
+from tests.models.tiny import tiny_generator
 from training import register
 
-if TYPE_CHECKING:
-    from models.generator import Generator
-
-SPACE = Space.from_affine("tiny", (8, 8, 8), np.diag([4.0, 4.0, 4.0, 1.0]))
 LINEAGE = {"git.commit": "abc", "git.dirty": "false", "data.data/derivatives": "d1"}
-
-
-def tiny_generator(dim: registry.Dim, seed: int) -> Generator:
-    import torch
-
-    from models.config import FlowConfig, NetworkConfig
-    from models.generator import Generator, GeneratorConfig
-    from models.prior import Prior
-
-    rng = np.random.default_rng(seed)
-    subjects = [Condition(age, sex) for age in (20.0, 40.0, 60.0) for sex in ("F", "M")]
-    volumes = rng.random((len(subjects), 2, *SPACE.shape), dtype=np.float32)
-    prior = Prior.fit(volumes, np.ones((len(subjects), *SPACE.shape), dtype=bool), subjects)
-    torch.manual_seed(seed)
-    config = GeneratorConfig(
-        dim=dim,
-        space=SPACE,
-        maps=("fa", "md"),
-        network=NetworkConfig(channels=(16, 16), attention=False),
-        flow=FlowConfig(),
-        ages=(20.0, 40.0, 60.0),
-    )
-    return Generator(config, prior)
 
 
 @pytest.fixture

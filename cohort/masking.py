@@ -1,0 +1,86 @@
+"""The brain mask of a DWI series."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import UserError
+
+METHOD = "median Otsu on bias-flattened b0 (dipy), largest component, holes filled"
+# Reach of a head coil's shading.
+_BIAS_MM = 30.0
+# Thinner bridges to eyes and neck are cut; narrower gaps are closed.
+_BRIDGE_MM = 5.0
+_GAP_MM = 10.0
+
+
+def brain_mask(b0: NDArray[np.float32], zooms: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Brain mask of a mean unweighted volume.
+
+    Parameters
+    ----------
+    b0 : (X, Y, Z).
+    zooms : (3,) voxel edges in mm.
+
+    Raises
+    ------
+    UserError : if the volume is empty.
+    """
+    from dipy.segment.mask import median_otsu
+
+    if not np.any(b0 > 0):
+        raise UserError("the unweighted volumes are empty: is the series cut short?")
+    _, rough = median_otsu(_flatten(b0, zooms), median_radius=2, numpass=1)
+    return _tidy(np.asarray(rough, dtype=np.bool_), zooms)
+
+
+def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected part (6 neighbours)."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    found: NDArray[np.bool_] = labels == int(np.argmax(sizes))
+    return found
+
+
+def solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest component, its holes filled."""
+    from scipy import ndimage
+
+    return np.asarray(ndimage.binary_fill_holes(largest_component(mask)), dtype=np.bool_)
+
+
+def _flatten(b0: NDArray[np.float32], zooms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide by the local mean of the foreground: deep tissue, far from the coil, looks dark."""
+    from dipy.segment.threshold import otsu
+    from scipy.ndimage import gaussian_filter
+
+    root = np.sqrt(np.maximum(b0, 0))
+    head = root > otsu(root)
+    capped = np.clip(b0, 0, np.percentile(b0[head], 98))
+    sigma = _BIAS_MM / zooms
+    weight = gaussian_filter(head.astype(np.float64), sigma, mode="constant")
+    field = gaussian_filter(capped * head, sigma, mode="constant") / np.maximum(weight, 0.05)
+    return np.asarray(capped / np.maximum(field, 0.1 * field.max()), dtype=np.float64)
+
+
+def _tidy(mask: NDArray[np.bool_], zooms: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Cut thin bridges, keep the largest part, close gaps and holes."""
+    from scipy.ndimage import distance_transform_edt
+
+    def within(region: NDArray[np.bool_], reach_mm: float) -> NDArray[np.bool_]:
+        return np.asarray(distance_transform_edt(~region, sampling=zooms) <= reach_mm)
+
+    pad = int(np.ceil(_GAP_MM / zooms.min())) + 1
+    padded = np.pad(mask, pad)
+    core = largest_component(~within(~padded, _BRIDGE_MM))
+    if not core.any():  # a thin slab has no core
+        return solid(mask)
+    brain = within(core, _BRIDGE_MM + zooms.max()) & padded
+    closed = ~within(~within(brain, _GAP_MM), _GAP_MM)
+    return solid(closed | brain)[pad:-pad, pad:-pad, pad:-pad]

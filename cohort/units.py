@@ -1,0 +1,66 @@
+"""Units of ready FA and MD maps, which files do not tell, found from the values."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import UserError
+from contracts.maps import FA, MD
+
+# Median MD of a brain in mm2/s: 0.7e-3 in tissue, more where much CSF is inside the mask.
+_MD_MEDIAN = (0.3e-3, 2.5e-3)
+_MD_UNITS = (("mm^2/s", 1.0, 0.05), ("um^2/ms", 1e-3, 1e2), ("1e-6 mm^2/s", 1e-6, np.inf))
+# 99th percentile of FA inside a brain mask.
+_FA_HIGH = (0.3, 1.25)
+
+
+class Physical(NamedTuple):
+    """FA in [0, 1], MD in mm2/s, where both are known, and what the file's units were."""
+
+    fa: NDArray[np.float32]
+    md: NDArray[np.float32]
+    known: NDArray[np.bool_]
+    fa_unit: str
+    md_unit: str
+
+
+def to_physical(
+    fa: NDArray[np.float32], md: NDArray[np.float32], mask: NDArray[np.bool_]
+) -> Physical:
+    """FA and MD in our units.
+
+    Scanners store FA x 1000 and MD in 1e-6 mm2/s, DSI Studio writes um2/ms, FSL, MRtrix and dipy
+    mm2/s. FA can exceed 1 (to 1.2247 = sqrt(3/2) in FSL, where an eigenvalue is negative): clipped.
+
+    Parameters
+    ----------
+    fa, md, mask : (X, Y, Z); the units are judged inside the mask.
+
+    Raises
+    ------
+    UserError : if the values fit no known unit.
+    """
+    known = np.isfinite(fa) & np.isfinite(md)
+    inside = mask & known & (md > 0)
+    if not inside.any():
+        raise UserError("FA and MD have no finite values inside the mask: wrong files?")
+    median = float(np.median(md[inside]))
+    md_unit, md_factor = next((unit, factor) for unit, factor, top in _MD_UNITS if median < top)
+    if not _MD_MEDIAN[0] <= median * md_factor <= _MD_MEDIAN[1]:
+        raise UserError(
+            f"median MD {median:g} fits no unit (mm^2/s, um^2/ms, 1e-6 mm^2/s) of a brain"
+        )
+    high = float(np.percentile(fa[inside], 99))
+    fa_unit, fa_factor = ("1", 1.0) if high <= 2 else ("1/1000", 1e-3)
+    if not _FA_HIGH[0] <= high * fa_factor <= _FA_HIGH[1]:
+        raise UserError(f"99th percentile of FA is {high:g}: expected about 0.8 or 800")
+    return Physical(
+        fa=FA.clip(np.where(known, fa, 0).astype(np.float32) * np.float32(fa_factor)),
+        md=MD.clip(np.where(known, md, 0).astype(np.float32) * np.float32(md_factor)),
+        known=known,
+        fa_unit=fa_unit,
+        md_unit=md_unit,
+    )
