@@ -133,7 +133,14 @@ def register(
         (transforms.AffineTransform3D(), inner),
     ):
         matrix = search.optimize(
-            fixed, moving, kind, None, grid, affine, starting_affine=matrix, static_mask=where
+            fixed,
+            moving,
+            kind,
+            None,
+            static_grid2world=grid,
+            moving_grid2world=affine,
+            starting_affine=matrix,
+            static_mask=where,
         ).affine
     syn = SymmetricDiffeomorphicRegistration(
         CCMetric(3, sigma_diff=_SYN_SMOOTHING, radius=_SYN_RADIUS), level_iters=list(_SYN_STEPS)

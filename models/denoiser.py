@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.config import Dim, NetworkConfig
 from models.network import PatchUNet
 from models.prior import Prior
+from models.sampler import spread
 
 # Shapes: B volumes, C channels (maps and level set), X Y Z voxels, S slices, E condition entries.
 
@@ -23,13 +24,14 @@ class Estimate(NamedTuple):
 
     Parameters
     ----------
-    clean : gaussian + spread * correction; (B, C, X, Y, Z), or (B, C, X, Y, S) for slices.
-    gaussian : the closed-form part, of the same shape.
+    clean : Gaussian estimate + spread * correction; (B, C, X, Y, Z), or (B, C, X, Y, S) for
+        slices.
+    correction : the network's output, of the same shape.
     spread : (B, C, 1, 1, 1), standard deviation that the Gaussian model leaves to its estimate.
     """
 
     clean: Tensor
-    gaussian: Tensor
+    correction: Tensor
     spread: Tensor
 
 
@@ -78,8 +80,7 @@ class Denoiser(nn.Module):
         axes = (2, 3, 4)
         waves = torch.fft.rfftn(noisy, dim=axes) * ((1 - time) * power / total)
         clean = torch.fft.irfftn(waves, s=noisy.shape[2:], dim=axes) * self.mask
-        spread = (time**2 * power / total).mean(dim=axes, keepdim=True).sqrt()
-        return clean, spread
+        return clean, spread(power, t)
 
     def forward(
         self,
@@ -99,11 +100,11 @@ class Denoiser(nn.Module):
         mean : conditional mean volume, (B, C, X, Y, Z).
         slices : 2D only: (B, S) axial slice numbers to estimate; default all of them.
         """
-        clean, spread = self.gaussian(noisy, t)
+        clean, left = self.gaussian(noisy, t)
         if self.dim == "3d":
             images = torch.cat([noisy, clean, mean, self.scale.expand_as(mean)], dim=1)
             added = self.network(images, t, condition) * self.mask
-            return Estimate(clean + spread * added, clean, spread)
+            return Estimate(clean + left * added, added, left)
         if slices is None:
             slices = torch.arange(noisy.shape[-1], device=noisy.device).expand(len(noisy), -1)
         images, conditions, mask = self._slabs(noisy, clean, mean, condition, slices)
@@ -111,7 +112,7 @@ class Denoiser(nn.Module):
         added = added.unflatten(0, slices.shape).permute(0, 2, 3, 4, 1)
         at = slices[:, None, None, None, :].expand(-1, clean.shape[1], *clean.shape[2:4], -1)
         clean = clean.gather(4, at)
-        return Estimate(clean + spread * added, clean, spread)
+        return Estimate(clean + left * added, added, left)
 
     def _slabs(
         self, noisy: Tensor, clean: Tensor, mean: Tensor, condition: Tensor, slices: Tensor

@@ -23,7 +23,7 @@ from models import representation
 from models.config import Dim, FlowConfig, NetworkConfig
 from models.denoiser import Denoiser
 from models.prior import Prior
-from models.sampler import OnStep, dpm_solver_2m, times
+from models.sampler import GaussianFlow, OnStep, times
 
 Array = NDArray[np.float32]
 
@@ -78,6 +78,7 @@ class Generator:
         self.config = config
         self.prior = prior
         self.denoiser = denoiser or Denoiser(config.dim, prior, config.network)
+        self._flows: dict[int, GaussianFlow] = {}
 
     @property
     def dim(self) -> Dim:
@@ -171,20 +172,24 @@ class Generator:
         mean = torch.from_numpy(self.prior.mean(conditions)).to(device)
         self.denoiser.eval()
 
-        def denoise(x: Tensor, t: float) -> Tensor:
+        def correct(x: Tensor, t: float) -> Tensor:
             time = torch.full((len(x),), t, device=device)
-            clean: Tensor = self.denoiser(x, time, condition, mean).clean
-            return clean
+            correction: Tensor = self.denoiser(x, time, condition, mean).correction
+            return correction
 
         with torch.inference_mode():
-            residual = dpm_solver_2m(
-                denoise,
-                torch.from_numpy(noise).to(device),
-                times(steps, self.config.flow.shift),
-                on_step,
+            residual = self._flow(steps)(
+                correct, torch.from_numpy(noise).to(device), self.denoiser.mask, on_step
             )
         channels = self.prior.volume(residual.cpu().numpy(), conditions)
         return representation.decode(channels, self.maps)
+
+    def _flow(self, steps: int) -> GaussianFlow:
+        if steps not in self._flows:
+            self._flows[steps] = GaussianFlow(
+                self.denoiser.spectrum, times(steps, self.config.flow.shift)
+            )
+        return self._flows[steps]
 
     def with_provenance(self, provenance: dict[str, Any]) -> Generator:
         """The same generator with another provenance."""

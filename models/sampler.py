@@ -1,16 +1,19 @@
-"""Deterministic samplers of the rectified-flow path x_t = (1 - t) x_0 + t eps."""
+"""The sampler: exact for the Gaussian part of a denoiser, of second order for its network."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
-Denoise = Callable[[Tensor, float], Tensor]
+Correct = Callable[[Tensor, float], Tensor]
 OnStep = Callable[[int, int], None]
+
+_NODES = 8
+_AXES = (-3, -2, -1)
 
 
 def times(steps: int, shift: float = 1.0) -> list[float]:
@@ -29,37 +32,81 @@ def times(steps: int, shift: float = 1.0) -> list[float]:
     return [shift * t / (1 + (shift - 1) * t) for t in uniform]
 
 
-@torch.no_grad()
-def dpm_solver_2m(
-    denoise: Denoise, noise: Tensor, grid: list[float], on_step: OnStep | None = None
-) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), one evaluation of `denoise` per step.
+def spread(power: Tensor, t: Tensor) -> Tensor:
+    """Standard deviation that the Wiener filter leaves at times t (B,); (B, C, 1, 1, 1).
+
+    The root of the mean over frequencies of t^2 S / ((1 - t)^2 S + t^2).
+    """
+    time = t.view(-1, 1, 1, 1, 1)
+    left = time**2 * power / ((1 - time) ** 2 * power + time**2)
+    # Half a spectrum: all but the first and the last frequency along Z stand for two.
+    weight = torch.full(power.shape[-1:], 2, dtype=left.dtype, device=left.device)
+    weight[0] = weight[-1] = 1
+    mean = (left * weight).mean(dim=_AXES, keepdim=True) / weight.mean()
+    return mean.sqrt()
+
+
+class GaussianFlow:
+    """The flow of x_t = (1 - t) x_0 + t eps for a field of known power plus a correction.
+
+    With E[x_0 | x_t] = Wiener(x_t) + spread(t) n(x_t, t), the flow dx/dt = (x - E[x_0 | x]) / t
+    becomes, in the whitened variable y = F x / q(t), q(t)^2 = (1 - t)^2 S + t^2,
+
+        dy/dt = - spread(t) F n / (t q(t)).
+
+    The Gaussian part has vanished: without a correction any number of steps is exact (an
+    exponential integrator, as DPM-Solver is for a scalar schedule, Lu et al. 2022). The factor
+    of F n is integrated by quadrature once, n by the Adams-Bashforth rule of second order.
 
     Parameters
     ----------
-    denoise : (x_t, t) -> estimate of x_0.
-    noise : x at t = 1.
+    power : S, (C, X, Y, Z // 2 + 1), see `models.prior.Prior`.
     grid : decreasing times from 1 to 0, as `times` gives them.
-    on_step : called with (step, steps) after each step.
     """
-    x = noise
-    previous: Tensor | None = None
-    previous_h = 0.0
-    steps = len(grid) - 1
-    for i, (t, s) in enumerate(pairwise(grid)):
-        estimate = denoise(x, t)
-        direction = estimate
-        # lambda = log((1 - t) / t) is infinite at both ends: first order there, as in the paper.
-        h = math.inf if t == 1 or s == 0 else _log_snr(s) - _log_snr(t)
-        if previous is not None and math.isfinite(h) and math.isfinite(previous_h):
-            half = h / (2 * previous_h)
-            direction = (1 + half) * estimate - half * previous
-        x = (s / t) * x + ((1 - s) - (1 - t) * s / t) * direction
-        previous, previous_h = estimate, h
-        if on_step is not None:
-            on_step(i + 1, steps)
-    return x
 
+    def __init__(self, power: Tensor, grid: list[float]) -> None:
+        self._grid = grid
+        self._root = [self._q(power.double(), t).float() for t in grid]
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        self._gain = []
+        for t, s in pairwise(grid):
+            total = torch.zeros_like(power, dtype=torch.float64)
+            for node, weight in zip(nodes, weights, strict=True):
+                middle = (t + s) / 2 + (t - s) / 2 * float(node)
+                left = spread(power.double(), torch.tensor([middle], dtype=torch.float64))[0]
+                total += weight * (t - s) / 2 * left / (middle * self._q(power.double(), middle))
+            self._gain.append(total.float())
 
-def _log_snr(t: float) -> float:
-    return math.log((1 - t) / t)
+    @staticmethod
+    def _q(power: Tensor, t: float) -> Tensor:
+        return ((1 - t) ** 2 * power + t**2).sqrt()
+
+    @torch.no_grad()
+    def __call__(
+        self, correct: Correct, noise: Tensor, mask: Tensor, on_step: OnStep | None = None
+    ) -> Tensor:
+        """Carry noise (B, C, X, Y, Z) to images.
+
+        Parameters
+        ----------
+        correct : (x_t, t) -> n, one network evaluation per step.
+        mask : (X, Y, Z); outside of it x_0 is zero, and x_t therefore t eps, as in training.
+        on_step : called with (step, steps) after each step.
+        """
+        x, previous = noise, torch.zeros_like(noise)
+        steps = len(self._grid) - 1
+        size = noise.shape[2:]
+        for i, (t, s) in enumerate(pairwise(self._grid)):
+            n = correct(x, t)
+            slope = n
+            if i > 0:
+                ratio = (t - s) / (self._grid[i - 1] - t)
+                slope = n + ratio / 2 * (n - previous)
+            white = torch.fft.rfftn(x, dim=_AXES) / self._root[i]
+            white = white + torch.fft.rfftn(slope, dim=_AXES) * self._gain[i]
+            x = torch.fft.irfftn(white * self._root[i + 1], s=size, dim=_AXES)
+            x = torch.where(mask > 0, x, s * noise)
+            previous = n
+            if on_step is not None:
+                on_step(i + 1, steps)
+        return x
