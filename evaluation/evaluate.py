@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 import click
 
 from contracts.console import command, progress, say
+from contracts.errors import UserError
 from contracts.params import load
 
 Name = Literal["base-2d", "base-3d", "adapted-2d", "adapted-3d"]
@@ -114,8 +115,11 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
 def _log(record: Path, report: dict[str, Any], name: str) -> None:
     from services.tracking.run import resume
 
-    run_id = json.loads(record.read_text())["run_id"]
-    run = resume(run_id)
+    try:
+        run = resume(json.loads(record.read_text())["run_id"])
+    except UserError as error:  # pulled models were trained elsewhere; the report stands anyway
+        say(f"tracking: {error}")
+        return
     scores = {}
     for metric, sets in report["metrics"].items():
         scores[f"test/{metric}"] = sets["synthetic"]["value"]

@@ -14,6 +14,8 @@ from models.gaussian import Array, design, regress
 # A voxel's spread below this share of the largest is the noise of a nearly empty voxel.
 _SCALE_FLOOR = 0.05
 _SMOOTH_VOXELS = 1.0
+# Where nothing varies (all masks alike, say) there is no power, and no ratio to it either.
+_POWER_FLOOR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +116,4 @@ def _power(residual: Array, mask: NDArray[np.bool_]) -> Array:
     # A few dozen subjects leave each frequency's estimate noisy; power varies smoothly.
     smooth = np.stack([gaussian_filter(image, _SMOOTH_VOXELS, mode="wrap") for image in power])
     half: Array = smooth[..., : residual.shape[-1] // 2 + 1].astype(np.float32)
-    return half
+    return np.maximum(half, np.float32(_POWER_FLOOR))

@@ -29,7 +29,9 @@ def test_kernel_distance_of_gaussian_clouds(shift: float) -> None:
     rng = np.random.default_rng(0)
     found = [
         kernel_distance(
-            rng.normal(size=(300, 3)), rng.normal(size=(300, 3)) + np.array([shift, 0, 0]), bandwidth=2.0
+            rng.normal(size=(300, 3)),
+            rng.normal(size=(300, 3)) + np.array([shift, 0, 0]),
+            bandwidth=2.0,
         )
         for _ in range(10)
     ]
