@@ -9,10 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
@@ -36,6 +33,8 @@ def encode(values: NDArray[Any], space: Space, recipe: dict[str, Any] | None = N
     ------
     ValueError : if the shape is not that of `space`.
     """
+    import nibabel as nib  # takes half a second, which `--help` need not wait for
+
     if values.shape[:3] != space.shape:
         raise ValueError(f"expected a volume of shape {space.shape}, found {values.shape}")
     data = values.astype(np.float32) if values.dtype.kind == "f" else values
@@ -72,6 +71,10 @@ def read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     ------
     UserError : if the file is missing, is no NIfTI, or is cut short.
     """
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
     if not path.exists():
         raise UserError(f"no such volume: {path}")
     try:
@@ -103,6 +106,8 @@ def read_on(path: Path, space: Space) -> NDArray[np.float32]:
 
 def read_recipe(path: Path) -> dict[str, Any] | None:
     """The recipe that `write` stored in the header, or None."""
+    import nibabel as nib
+
     image = nib.load(path)
     for extension in image.header.extensions:
         if extension.get_code() == 6:
