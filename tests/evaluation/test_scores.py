@@ -77,7 +77,7 @@ def test_region_means_and_age_slope_have_known_answers() -> None:
     labels[2:] = 5
     images = np.where(labels == 1, 0.3, 0.6).astype(np.float32)[None]
     np.testing.assert_allclose(anatomy.region_means(images, labels, [1, 5]), [[0.3, 0.6]])
-    people = [Condition(a, s) for a in (20.0, 40.0, 70.0) for s in ("F", "M")]  # type: ignore[arg-type]
+    people = [Condition(a, s) for a in (20.0, 40.0, 70.0) for s in ("F", "M")]
     values = np.array([0.5 - 0.003 * p.age + 0.1 * (p.sex == "M") for p in people])
     assert anatomy.age_slope(values, people) == pytest.approx(-0.03)
 

@@ -33,7 +33,7 @@ def disturb(parameters: list[nn.Parameter]) -> None:
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in parameters:
-            parameter += 0.1 * torch.randn(parameter.shape, generator=rng)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=rng))
 
 
 @pytest.mark.parametrize(("method", "settings"), METHODS)
@@ -116,8 +116,9 @@ def test_lora_size_is_rank_times_both_sides(
     network, rank = base.denoiser.network, 2
     expected = 0
     for _, module in targets_of(network, targets):
-        rows = module.weight.shape[0]
-        columns = module.weight.numel() // rows
+        weight = module.get_parameter("weight")
+        rows = weight.shape[0]
+        columns = weight.numel() // rows
         expected += min(rank, rows, columns) * (rows + columns)
     adapter = build("lora", {"rank": rank, "targets": targets})
     adapter.inject(network)

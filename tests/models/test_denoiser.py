@@ -130,8 +130,8 @@ def test_prior_residual_and_volume_are_inverse_and_of_unit_spread() -> None:
     mask = np.zeros((len(people), *SHAPE), dtype=bool)
     mask[:, 1:-1, 2:-2, 1:-1] = True
     age = np.array([p.age for p in people])[:, None, None, None, None] / 100
-    volumes = (0.3 + age + 0.05 * rng.standard_normal((len(people), 2, *SHAPE))) * mask[:, None]
-    volumes = volumes.astype(np.float32)
+    clean = (0.3 + age + 0.05 * rng.standard_normal((len(people), 2, *SHAPE))) * mask[:, None]
+    volumes = clean.astype(np.float32)
     prior = Prior.fit(volumes, mask[0], people)
     residual = prior.residual(volumes, people)
     np.testing.assert_allclose(prior.volume(residual, people), volumes, atol=1e-5)
