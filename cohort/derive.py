@@ -237,11 +237,10 @@ def _finished(job: Job) -> Quality | None:
         return None
     try:
         content = json.loads(marker.read_text())
-    except ValueError:
+        same = content["fingerprint"] == _fingerprint(job.scan)
+    except (OSError, ValueError, KeyError):  # a stop while it was written, or a file gone
         return None
-    if content["fingerprint"] != _fingerprint(job.scan):
-        return None
-    return Quality(**content["quality"])
+    return Quality(**content["quality"]) if same else None
 
 
 def _fingerprint(scan: Scan) -> list[list[Any]]:

@@ -139,12 +139,13 @@ def _run(
 ) -> Iterator[Series]:
     images: dict[str, Path] = {}
     complaints: list[str] = []
-    failed = False
+    failed = unreadable = False
     for number, path in enumerate(inputs):
         try:
             folders = list(_unpacked(path, scratch / f"in{number}"))
         except _BROKEN as error:
             yield Series(subject, session, path.name, "failed", f"archive cannot be read: {error}")
+            unreadable = True
             continue
         for folder in folders:
             into = scratch / f"out{len(list(scratch.glob('out*')))}"
@@ -174,7 +175,7 @@ def _run(
         _store(path, header, file)
         detail = "; ".join(complaints)
         yield Series(subject, session, description, "converted", detail, file.name, **who)
-    if failed or not images:
+    if failed or not (images or unreadable):
         reason = "; ".join(complaints) or "no DICOM images found"
         status: Literal["failed", "skipped"] = "failed" if failed else "skipped"
         yield Series(subject, session, inputs[0].name, status, reason)

@@ -112,9 +112,12 @@ def _numbers(path: Path) -> NDArray[np.float64]:
     if not path.exists():
         raise UserError(f"no {path.name} beside the series: convert it again or copy the file")
     try:
-        found = np.loadtxt(path, dtype=np.float64, ndmin=1)
+        text = path.read_text()
+        found = np.loadtxt(text.splitlines(), dtype=np.float64, ndmin=1) if text.strip() else None
     except ValueError as error:
         raise UserError(f"{path.name} holds something else than numbers: {error}") from None
-    if found.size == 0:
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read: {error}") from None
+    if found is None:
         raise UserError(f"{path.name} is empty")
     return found

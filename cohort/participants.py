@@ -133,7 +133,7 @@ def enrol(scans: Iterable[str], tables: Sequence[Mapping[str, Person]]) -> Roll:
 def _participant(scan: str, person: Person) -> Participant:
     for name in ("age", "sex"):
         if getattr(person, name) is None:
-            raise UserError(f"no {name} in {' or '.join(TABLES)}")
+            raise UserError(f"no {name}: add it to {PARTICIPANTS}")
     try:
         age = float(str(person.age))
     except ValueError:
@@ -167,7 +167,7 @@ def read_families(root: Path) -> dict[str, str]:
 
 
 def _rows(path: Path, needed: Sequence[str] = _NAMES["id"]) -> Iterator[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         header = stream.readline()
         delimiter = max("\t,;", key=header.count)
         names = [name.strip().strip('"').lower() for name in header.rstrip("\r\n").split(delimiter)]

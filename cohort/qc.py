@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cohort.registration import Target
 
 REPORT = "qc.tsv"
-# Limits outside which a person should look. Eleven scans of five vendors and simulated brains of
-# 18 to 88 years lie inside.
+# Limits outside which a person should look. Five real scans of three vendors and simulated brains
+# of 18 to 88 years lie inside, with room to spare.
 MIN_WHITE_R = 0.5
 MIN_COVERAGE = 0.85
 MAX_HIGH_FA = 0.01

@@ -251,7 +251,7 @@ class Generator:
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
     def _prior(self) -> dict[str, Tensor]:
-        names = ("coefficients", "mask", "scale", "spectrum", "gain")
+        names = ("coefficients", "mask", "scale", "knots", "spectrum", "gain")
         return {
             f"prior.{name}": torch.from_numpy(np.ascontiguousarray(getattr(self.prior, name)))
             for name in names

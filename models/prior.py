@@ -1,4 +1,5 @@
-"""What is known of a volume before any network speaks: a mean, a local spread, a spectrum."""
+"""What is known of a volume before any network speaks: mean, spread and shape of each voxel's
+values, and a spectrum that ties the voxels together."""
 
 from __future__ import annotations
 
@@ -14,17 +15,23 @@ from models.gaussian import Array, design, regress
 # A voxel's spread below this share of the largest is the noise of a nearly empty voxel.
 _SCALE_FLOOR = 0.05
 _SMOOTH_VOXELS = 1.0
+_STEP = 0.5
+_NORMAL = np.arange(-2, 2 + _STEP, _STEP)
+_LEAST_RISE = 0.02
+_FARTHEST = np.float32(4.0)
 # Where nothing varies (all masks alike, say) there is no power, and no ratio to it either.
 _POWER_FLOOR = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """A closed-form Gaussian of whole volumes: the start that a network's training adds to.
+    """A closed-form model of whole volumes: the start that a network's training adds to.
 
-    A volume v is written v = mean(condition) + scale * r. The residual r has unit variance and is
-    modelled as a stationary Gaussian field of power `spectrum`; how it departs from that is
-    what the network learns.
+    A volume v is written v = mean(condition) + scale * g(r), where g is a monotone curve per
+    voxel that gives normal values r the voxel's own distribution (a Gaussian copula: Liu et al.
+    2009 call it nonparanormal). In a voxel that is fluid in some and tissue in others that is far
+    from a bell. r is modelled as a stationary Gaussian field of power `spectrum`; how it departs
+    from that is what the network learns. Nothing here belongs to one subject.
 
     Parameters
     ----------
@@ -32,6 +39,7 @@ class Prior:
         `models.representation.encode` gives: maps, then the level set.
     mask : (X, Y, Z), voxels that a brain may reach.
     scale : (C, X, Y, Z), local standard deviation of what the mean leaves over; positive.
+    knots : (9, C, X, Y, Z), values of g at -2, -1.5 ... 2; linear between and beyond.
     spectrum : (C, X, Y, Z // 2 + 1), power of r at each frequency of `rfftn`, mean about 1.
     gain : (C,), factor on the mean. One for a base generator; an adapter learns another
         site's, since scanners differ first of all by a factor on FA and on MD.
@@ -40,6 +48,7 @@ class Prior:
     coefficients: Array
     mask: NDArray[np.bool_]
     scale: Array
+    knots: Array
     spectrum: Array
     gain: Array
 
@@ -49,15 +58,16 @@ class Prior:
         n, channels = volumes.shape[:2]
         coefficients = regress(volumes.reshape(n, -1), conditions).reshape(4, *volumes.shape[1:])
         coefficients *= mask
-        residual = volumes - np.tensordot(
-            design(conditions).astype(np.float32), coefficients, axes=1
-        )
+        expected = np.tensordot(design(conditions).astype(np.float32), coefficients, axes=1)
+        residual = (volumes - expected) * mask
         scale = _local_spread(residual, mask) * np.float32(np.sqrt(n / max(n - 4, 1)))
+        knots = _curves(residual / scale)
         return cls(
             coefficients=coefficients,
             mask=mask,
             scale=scale,
-            spectrum=_power(residual / scale, mask),
+            knots=knots,
+            spectrum=_power(_to_normal(residual / scale, knots), mask),
             gain=np.ones(channels, dtype=np.float32),
         )
 
@@ -72,13 +82,15 @@ class Prior:
         return (base * self.gain[:, None, None, None]).astype(np.float32)
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
-        """r of encoded volumes; inverse of `volume`."""
-        r: Array = (volumes - self.mean(conditions)) / self.scale * self.mask
+        """r of encoded volumes, cut at -4 and 4; up to that the inverse of `volume`."""
+        deviation = (volumes - self.mean(conditions)) / self.scale * self.mask
+        r: Array = _to_normal(deviation, self.knots) * self.mask
         return r
 
     def volume(self, residual: Array, conditions: Sequence[Condition]) -> Array:
         """Encoded volumes of r; inverse of `residual` inside the mask."""
-        return (self.mean(conditions) + residual * self.scale * self.mask).astype(np.float32)
+        deviation = _from_normal(residual, self.knots) * self.scale * self.mask
+        return (self.mean(conditions) + deviation).astype(np.float32)
 
     def with_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
         """This prior with the gain that fits another cohort best, by least squares per map.
@@ -90,6 +102,38 @@ class Prior:
         gain = (volumes * base * self.mask).sum(axis=axes) / (base**2 * self.mask).sum(axis=axes)
         gain[-1] = 1
         return replace(self, gain=gain.astype(np.float32))
+
+
+def _curves(residual: Array) -> Array:
+    from scipy.special import ndtr
+
+    quantiles = np.quantile(residual, ndtr(_NORMAL), axis=0)
+    # A voxel that hardly varies keeps a curve that rises, so that it can be inverted.
+    rises = np.maximum(np.diff(quantiles, axis=0), _LEAST_RISE)
+    curves: Array = np.concatenate([quantiles[:1], quantiles[:1] + np.cumsum(rises, axis=0)])
+    return curves.astype(np.float32)
+
+
+def _to_normal(values: Array, knots: Array) -> Array:
+    out = np.full_like(values, _NORMAL[0])
+    for k in range(len(_NORMAL) - 1):
+        share = (values - knots[k]) / (knots[k + 1] - knots[k])
+        out += np.float32(_STEP) * np.clip(share, *_limits(k))
+    return np.clip(out, -_FARTHEST, _FARTHEST)
+
+
+def _from_normal(normal: Array, knots: Array) -> Array:
+    inside = np.clip(normal, -_FARTHEST, _FARTHEST)
+    out = np.repeat(knots[:1], len(normal), axis=0)
+    for k in range(len(_NORMAL) - 1):
+        share = (inside - np.float32(_NORMAL[k])) / np.float32(_STEP)
+        out += (knots[k + 1] - knots[k]) * np.clip(share, *_limits(k))
+    return out
+
+
+def _limits(k: int) -> tuple[float, float]:
+    """The first and the last piece of a curve go on beyond their knot."""
+    return (-np.inf if k == 0 else 0.0, np.inf if k == len(_NORMAL) - 2 else 1.0)
 
 
 def _local_spread(residual: Array, mask: NDArray[np.bool_]) -> Array:

@@ -48,7 +48,6 @@ def test_bvec_may_be_rows_or_columns(tmp_path: Path) -> None:
         (lambda p: p.write_bytes(b"no image"), "cannot be read as NIfTI"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt. input contained no data")
 def test_a_bad_series_is_told_in_one_line(tmp_path: Path, harm: object, message: str) -> None:
     path = _write(tmp_path, (1000, 12))
     harm(path)  # type: ignore[operator]

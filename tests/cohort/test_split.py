@@ -20,9 +20,7 @@ SETTINGS = SplitSettings(seed=0, val=0.15, test=0.25)
 def _people(count: int, group: str = "base", seed: int = 0) -> list[Participant]:
     random = np.random.default_rng(seed)
     return [
-        Participant(
-            f"sub-{group}{i:03d}", float(random.uniform(18, 88)), "FM"[i % 2], group, "n/a"
-        )
+        Participant(f"sub-{group}{i:03d}", float(random.uniform(18, 88)), "FM"[i % 2], group, "n/a")
         for i in range(count)
     ]
 

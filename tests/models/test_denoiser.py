@@ -22,6 +22,9 @@ def stationary_prior(power: np.ndarray) -> Prior:
         coefficients=np.zeros((4, 2, *SHAPE), dtype=np.float32),
         mask=np.ones(SHAPE, dtype=bool),
         scale=np.ones((2, *SHAPE), dtype=np.float32),
+        knots=np.broadcast_to(
+            np.arange(-2, 2.5, 0.5, dtype=np.float32)[:, None, None, None, None], (9, 2, *SHAPE)
+        ),
         spectrum=power.astype(np.float32),
         gain=np.ones(2, dtype=np.float32),
     )
@@ -134,10 +137,26 @@ def test_prior_residual_and_volume_are_inverse_and_of_unit_spread() -> None:
     volumes = clean.astype(np.float32)
     prior = Prior.fit(volumes, mask[0], people)
     residual = prior.residual(volumes, people)
+    assert abs(residual).max() < 4
     np.testing.assert_allclose(prior.volume(residual, people), volumes, atol=1e-5)
     assert residual[:, :, prior.mask].std() == pytest.approx(1.0, abs=0.1)
     older = prior.mean([Condition(80, "F")]) - prior.mean([Condition(30, "F")])
     assert older[0, 0][prior.mask].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_normal_values_come_out_in_the_distribution_of_their_voxel() -> None:
+    rng = np.random.default_rng(3)
+    people = [Condition(50.0 + i % 3, "F" if i % 2 else "M") for i in range(400)]
+    # Fluid in one of four, tissue in the others: nothing like a bell.
+    fluid = rng.random((400, 1, *SHAPE)) < 0.25
+    volumes = np.where(fluid, 3.0, 0.8) + 0.05 * rng.standard_normal((400, 1, *SHAPE))
+    prior = Prior.fit(volumes.astype(np.float32), np.ones(SHAPE, dtype=bool), people)
+    draws = rng.standard_normal((400, 1, *SHAPE)).astype(np.float32)
+    found = prior.volume(draws, [Condition(51.0, "F")] * 400)
+    levels = [0.05, 0.3, 0.6, 0.9]
+    np.testing.assert_allclose(np.quantile(found, levels), np.quantile(volumes, levels), atol=0.15)
+    between = ((found > 1.3) & (found < 2.5)).mean()
+    assert between < 0.15  # a bell of this spread would put 30 % there
 
 
 def test_prior_gain_finds_a_site_factor() -> None:

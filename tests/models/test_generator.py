@@ -54,7 +54,7 @@ def test_samples_are_physical(generator: Generator) -> None:
 
 
 def test_conditions_and_seeds_must_pair_up(generator: Generator) -> None:
-    with pytest.raises(ValueError, match="2 conditions and 1 seeds"):
+    with pytest.raises(ValueError, match="one seed per condition, got 2, 1"):
         generator.sample(PEOPLE[:2], [1])
 
 
