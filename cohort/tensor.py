@@ -12,7 +12,11 @@ from contracts.maps import FA, MD
 
 # Some scanners write b = 0.004 or 1.25 for an unweighted volume.
 B0_LIMIT = 50.0
-METHOD = "weighted linear least squares (dipy TensorModel)"
+METHOD = "weighted linear least squares"
+# Voxels per batch of small linear systems.
+_BATCH = 20_000
+# Signals at or below zero have no logarithm.
+_LEAST_SIGNAL = 1e-4
 
 
 class TensorMaps(NamedTuple):
@@ -31,6 +35,11 @@ def fit(
 ) -> TensorMaps:
     """Fit a tensor in every voxel of `mask` and return its FA and MD.
 
+    Weighted linear least squares (Salvador et al. 2005): the log signal is regressed on the
+    b-matrix, weighted by the square of the signal that an unweighted fit predicts. dipy's
+    TensorModel gives the same numbers (tested) in about fifteen times the time, since it takes a
+    pseudo-inverse per voxel; a cohort of hundreds is worth these lines.
+
     Parameters
     ----------
     dwi : (X, Y, Z, V) signal.
@@ -44,9 +53,6 @@ def fit(
     ------
     UserError : if fewer than one unweighted and six weighted volumes are left.
     """
-    from dipy.core.gradients import gradient_table
-    from dipy.reconst.dti import TensorModel
-
     keep = bvals <= max_bvalue
     weighted = int(np.count_nonzero(keep & (bvals > B0_LIMIT)))
     if weighted < 6 or not np.any(bvals <= B0_LIMIT):
@@ -55,10 +61,40 @@ def fit(
             f"{max_bvalue:g} s/mm2; found {int(np.count_nonzero(bvals <= B0_LIMIT))} and "
             f"{weighted}: raise derive.max_bvalue or check the bval file"
         )
-    table = gradient_table(bvals[keep], bvecs=bvecs[keep], b0_threshold=B0_LIMIT)
-    fitted = TensorModel(table, fit_method="WLS").fit(
-        np.ascontiguousarray(dwi[..., keep]), mask=mask
+    signal = dwi[mask][:, keep].astype(np.float64)
+    design = _design(bvals[keep], bvecs[keep])
+    tensor = np.concatenate(
+        [_solve(signal[i : i + _BATCH], design) for i in range(0, len(signal), _BATCH)]
+        or [np.empty((0, 6))]
     )
-    fa = np.where(mask, np.nan_to_num(np.asarray(fitted.fa, dtype=np.float32)), np.float32(0))
-    md = np.where(mask, np.nan_to_num(np.asarray(fitted.md, dtype=np.float32)), np.float32(0))
+    mean = tensor[:, :3].mean(axis=1)
+    size = (tensor[:, :3] ** 2).sum(axis=1) + 2 * (tensor[:, 3:] ** 2).sum(axis=1)
+    # FA from the invariants trace(D) and trace(D^2): no eigenvalues needed (Basser & Pierpaoli
+    # 1996, eq. 14).
+    anisotropy = np.sqrt(np.maximum(1.5 * (1 - 3 * mean**2 / np.maximum(size, 1e-12)), 0))
+    fa, md = np.zeros(mask.shape, dtype=np.float32), np.zeros(mask.shape, dtype=np.float32)
+    fa[mask], md[mask] = anisotropy, mean / 1000
     return TensorMaps(fa=FA.clip(fa), md=MD.clip(md))
+
+
+def _design(bvals: NDArray[np.float64], bvecs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log signal = design @ (Dxx, Dyy, Dzz, Dxy, Dxz, Dyz, log S0), D in um2/ms; (V, 7)."""
+    x, y, z = np.where(bvals[:, None] > B0_LIMIT, bvecs, 0.0).T
+    b = bvals / 1000
+    columns = [x * x, y * y, z * z, 2 * x * y, 2 * x * z, 2 * y * z]
+    return np.stack([*(-b * c for c in columns), np.ones_like(b)], axis=1)
+
+
+def _solve(signal: NDArray[np.float64], design: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Tensor elements (n, 6) of (n, V) signals."""
+    logs = np.log(np.maximum(signal, _LEAST_SIGNAL))
+    predicted = (logs @ np.linalg.pinv(design).T) @ design.T
+    # Relative to each voxel's largest, so that no exponential overflows.
+    weight = np.exp(2 * (predicted - predicted.max(axis=1, keepdims=True)))
+    products = np.einsum("vi,vj->vij", design, design).reshape(len(design), -1)
+    normal = (weight @ products).reshape(-1, 7, 7)
+    right = (weight * logs) @ design
+    # A voxel of one repeated value leaves the system singular to rounding.
+    normal += 1e-9 * np.eye(7)
+    solution: NDArray[np.float64] = np.linalg.solve(normal, right[..., None])[:, :6, 0]
+    return solution

@@ -20,7 +20,7 @@ done
 export COMPOSE_PROJECT_NAME=dti-check DATA=data MLFLOW_PORT=0 SAMPLER_PORT=0
 GIT_COMMIT=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 export GIT_COMMIT
-compose() { docker compose --progress quiet --file infra/compose.yaml "$@"; }
+compose() { docker compose --ansi never --progress quiet --file infra/compose.yaml "$@"; }
 in_head() { compose exec -T ray-head "$@"; }
 address() { echo "http://$(compose port "$1" "$2")"; }
 scratch=$(mktemp -d)
@@ -28,7 +28,7 @@ finish() {
   local code=$?
   if [ $code != 0 ]; then
     compose ps --all >&2 || true
-    compose logs --no-color --tail 30 >&2 || true
+    compose logs --tail 30 >&2 || true
   fi
   compose down --volumes --timeout 10 >/dev/null 2>&1 || true
   rm -rf "$scratch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,7 @@ def write_dwi(
     sidecar: dict[str, Any] | None = None,
 ) -> None:
     """A series with `.bval`, `.bvec` and, if given, `.json` beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values, affine), path)
+    write_map(path, values, affine)
     stem = path.name.removesuffix(".nii.gz")
     np.savetxt(path.with_name(f"{stem}.bval"), bvals[None], fmt="%g")
     np.savetxt(path.with_name(f"{stem}.bvec"), bvecs.T, fmt="%.8f")
@@ -75,6 +75,6 @@ def write_dwi(
 
 
 def write_map(path: Path, values: NDArray[Any], affine: Floats) -> None:
-    """One map or mask."""
+    """One map, mask or series as `.nii.gz`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values, affine), path)
+    path.write_bytes(gzip.compress(nib.Nifti1Image(values, affine).to_bytes(), compresslevel=1))

@@ -70,3 +70,29 @@ def test_free_water_has_fa_0_and_a_stick_fa_near_1() -> None:
 def test_too_few_volumes_below_the_limit_is_told() -> None:
     with pytest.raises(UserError, match=r"raise derive\.max_bvalue"):
         _fit(max_bvalue=900)
+
+
+def test_the_fit_gives_dipys_numbers() -> None:
+    from dipy.core.gradients import gradient_table
+    from dipy.reconst.dti import TensorModel
+
+    from cohort.acquisition import protocol
+
+    scheme = protocol()
+    rng = np.random.default_rng(0)
+    # Random tensors with eigenvalues of tissue, Rician noise at SNR 25.
+    shape = (8, 8, 8)
+    axes = np.linalg.qr(rng.normal(size=(*shape, 3, 3)))[0]
+    values = rng.uniform(0.2e-3, 1.8e-3, size=(*shape, 3))
+    tensors = np.einsum("...ij,...j,...kj->...ik", axes, values, axes)
+    decay = np.einsum("vi,...ij,vj->...v", scheme.bvecs, tensors, scheme.bvecs) * scheme.bvals
+    noise = rng.normal(scale=4, size=(2, *decay.shape))
+    dwi = np.hypot(100 * np.exp(-decay) + noise[0], noise[1]).astype(np.float32)
+    mask = np.ones(shape, dtype=bool)
+    found = tensor.fit(dwi, scheme.bvals, scheme.bvecs, mask, max_bvalue=1300)
+    keep = scheme.bvals <= 1300
+    table = gradient_table(scheme.bvals[keep], bvecs=scheme.bvecs[keep])
+    expected = TensorModel(table, fit_method="WLS").fit(dwi[..., keep], mask=mask)
+    np.testing.assert_allclose(found.fa, np.clip(expected.fa, 0, 1), atol=2e-3)
+    np.testing.assert_allclose(np.median(np.abs(found.fa - expected.fa)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.md, expected.md, atol=1e-6)
