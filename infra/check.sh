@@ -38,7 +38,7 @@ trap finish EXIT
 
 compose down --volumes >/dev/null 2>&1
 say "building the images"
-compose build --quiet
+compose build --quiet mlflow ray-head # the sampler has the image of ray-head
 say "starting the stack"
 compose up --detach --wait --wait-timeout 600 --quiet-pull
 say "all services are healthy"
