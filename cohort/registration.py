@@ -116,8 +116,7 @@ def register(
 
     zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     fixed, grid = target.t1w.astype(np.float64), target.space.matrix
-    # The rim of a brain mask holds bright noise in FA.
-    moving = _smooth(t1w_like(fa, md) * binary_erosion(mask), zooms, GRID_MM)
+    moving = _smooth(t1w_like(fa, md) * mask, zooms, GRID_MM)
     search = AffineRegistration(
         metric=MutualInformationMetric(nbins=32),
         level_iters=list(_AFFINE_STEPS),

