@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import Dim, NetworkConfig
+from models.field import Waves
 from models.network import PatchUNet
 from models.prior import Prior
 from models.sampler import spread
@@ -27,7 +28,7 @@ class Estimate(NamedTuple):
     clean : Gaussian estimate + spread * correction; (B, C, X, Y, Z), or (B, C, X, Y, S) for
         slices.
     correction : the network's output, of the same shape.
-    spread : (B, C, 1, 1, 1), standard deviation that the Gaussian model leaves to its estimate.
+    spread : (B, 1, 1, 1, 1), standard deviation that the Gaussian model leaves to its estimate.
     """
 
     clean: Tensor
@@ -38,10 +39,11 @@ class Estimate(NamedTuple):
 class Denoiser(nn.Module):
     """Estimates the clean residual r_0 from r_t = (1 - t) r_0 + t eps, eps ~ N(0, 1).
 
-    For a stationary Gaussian field of power S the best estimate is the Wiener filter
-    E[r_0 | r_t] = F^-1 [ a S / (a^2 S + t^2) F r_t ], a = 1 - t, with variance
-    t^2 S / (a^2 S + t^2) left at each frequency. The network's output is scaled by that spread
-    and added (the skip and output scalings of Karras et al. 2022, eq. 7, for coloured data).
+    For a Gaussian field that the orthonormal transform F makes independent, of power S, the best
+    estimate is the Wiener filter E[r_0 | r_t] = F^-1 [ a S / (a^2 S + t^2) F r_t ], a = 1 - t,
+    with variance t^2 S / (a^2 S + t^2) left to each coefficient. The network's output is scaled by
+    the root of their mean and added (the skip and output scalings of Karras et al. 2022, eq. 7,
+    for coloured data).
     Its last layer starts at zero: an untrained denoiser *is* the Gaussian model.
 
     Parameters
@@ -51,7 +53,6 @@ class Denoiser(nn.Module):
     """
 
     mask: Tensor
-    spectrum: Tensor
     scale: Tensor
 
     def __init__(self, dim: Dim, prior: Prior, config: NetworkConfig) -> None:
@@ -59,7 +60,7 @@ class Denoiser(nn.Module):
         self.dim: Dim = dim
         channels = prior.channels
         self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
-        self.register_buffer("spectrum", torch.from_numpy(prior.spectrum))
+        self.waves = Waves(prior.covariance)
         peak = prior.scale.max(axis=(1, 2, 3), keepdims=True)
         self.register_buffer("scale", torch.from_numpy(prior.scale / peak))
         # Noisy image, Gaussian estimate, conditional mean and local scale.
@@ -73,13 +74,10 @@ class Denoiser(nn.Module):
         )
 
     def gaussian(self, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The Gaussian estimate (B, C, X, Y, Z) and its spread (B, C, 1, 1, 1)."""
-        time = t.view(-1, 1, 1, 1, 1)
-        power = self.spectrum
-        total = (1 - time) ** 2 * power + time**2
-        axes = (2, 3, 4)
-        waves = torch.fft.rfftn(noisy, dim=axes) * ((1 - time) * power / total)
-        clean = torch.fft.irfftn(waves, s=noisy.shape[2:], dim=axes) * self.mask
+        """The Gaussian estimate (B, C, X, Y, Z) and its spread (B, 1, 1, 1, 1)."""
+        time, power = t.view(-1, 1, 1, 1, 1), self.waves.power
+        kept = (1 - time) * power / ((1 - time) ** 2 * power + time**2)
+        clean = self.waves.inverse(self.waves(noisy) * kept) * self.mask
         return clean, spread(power, t)
 
     def forward(

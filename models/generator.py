@@ -22,12 +22,13 @@ from contracts.space import Space
 from models import representation
 from models.config import Dim, FlowConfig, NetworkConfig
 from models.denoiser import Denoiser
+from models.field import Covariance
 from models.prior import Prior
 from models.sampler import GaussianFlow, OnStep, times
 
 Array = NDArray[np.float32]
 
-FORMAT = 1
+FORMAT = 2
 CONFIG_FILE, WEIGHTS_FILE, PRIOR_FILE = "generator.json", "weights.safetensors", "prior.safetensors"
 # Volumes are always denoised two at a time, the last one beside itself where it is alone: the
 # sums inside a convolution may be ordered by batch size, and a sample must not depend on that.
@@ -187,9 +188,8 @@ class Generator:
 
     def _flow(self, steps: int) -> GaussianFlow:
         if steps not in self._flows:
-            self._flows[steps] = GaussianFlow(
-                self.denoiser.spectrum, times(steps, self.config.flow.shift)
-            )
+            grid = times(steps, self.config.flow.shift)
+            self._flows[steps] = GaussianFlow(self.denoiser.waves, grid)
         return self._flows[steps]
 
     def with_provenance(self, provenance: dict[str, Any]) -> Generator:
@@ -252,15 +252,21 @@ class Generator:
         return {name: value.detach().cpu().contiguous() for name, value in state.items()}
 
     def _prior(self) -> dict[str, Tensor]:
-        names = ("coefficients", "mask", "scale", "knots", "spectrum", "gain")
-        return {
-            f"prior.{name}": torch.from_numpy(np.ascontiguousarray(getattr(self.prior, name)))
-            for name in names
+        parts: dict[str, Any] = {
+            f"prior.{name}": getattr(self.prior, name)
+            for name in ("coefficients", "mask", "scale", "knots", "gain")
         }
+        for name in ("power", "long", "modes"):
+            parts[f"covariance.{name}"] = getattr(self.prior.covariance, name)
+        return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 
 
 def _prior_from(tensors: dict[str, Tensor]) -> Prior:
-    return Prior(**{name.removeprefix("prior."): t.numpy() for name, t in tensors.items()})
+    parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}}
+    for name, tensor in tensors.items():
+        owner, field_name = name.split(".")
+        parts[owner][field_name] = tensor.numpy()
+    return Prior(covariance=Covariance(**parts["covariance"]), **parts["prior"])
 
 
 def _to_json(config: GeneratorConfig) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """What is known of a volume before any network speaks: mean, spread and shape of each voxel's
-values, and a spectrum that ties the voxels together."""
+values, and a covariance that ties the voxels together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.condition import Condition
+from models.field import Covariance
 from models.gaussian import Array, design, regress
 
 # A voxel's spread below this share of the largest is the noise of a nearly empty voxel.
@@ -18,9 +19,7 @@ _SMOOTH_VOXELS = 1.0
 _STEP = 0.5
 _NORMAL = np.arange(-2, 2 + _STEP, _STEP)
 _LEAST_RISE = 0.02
-_FARTHEST = np.float32(4.0)
-# Where nothing varies (all masks alike, say) there is no power, and no ratio to it either.
-_POWER_FLOOR = 1e-3
+_FARTHEST = np.float32(3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,8 @@ class Prior:
     A volume v is written v = mean(condition) + scale * g(r), where g is a monotone curve per
     voxel that gives normal values r the voxel's own distribution (a Gaussian copula: Liu et al.
     2009 call it nonparanormal). In a voxel that is fluid in some and tissue in others that is far
-    from a bell. r is modelled as a stationary Gaussian field of power `spectrum`; how it departs
-    from that is what the network learns. Nothing here belongs to one subject.
+    from a bell. r is modelled as a Gaussian field, see `models.field`; how it departs from that is
+    what the network learns. No detail finer than its long waves belongs to one subject.
 
     Parameters
     ----------
@@ -40,7 +39,7 @@ class Prior:
     mask : (X, Y, Z), voxels that a brain may reach.
     scale : (C, X, Y, Z), local standard deviation of what the mean leaves over; positive.
     knots : (9, C, X, Y, Z), values of g at -2, -1.5 ... 2; linear between and beyond.
-    spectrum : (C, X, Y, Z // 2 + 1), power of r at each frequency of `rfftn`, mean about 1.
+    covariance : of r.
     gain : (C,), factor on the mean. One for a base generator; an adapter learns another
         site's, since scanners differ first of all by a factor on FA and on MD.
     """
@@ -49,12 +48,18 @@ class Prior:
     mask: NDArray[np.bool_]
     scale: Array
     knots: Array
-    spectrum: Array
+    covariance: Covariance
     gain: Array
 
     @classmethod
-    def fit(cls, volumes: Array, mask: NDArray[np.bool_], conditions: Sequence[Condition]) -> Prior:
-        """Fit to encoded (n, C, X, Y, Z) volumes inside an (X, Y, Z) mask."""
+    def fit(
+        cls,
+        volumes: Array,
+        mask: NDArray[np.bool_],
+        conditions: Sequence[Condition],
+        zooms: tuple[float, float, float],
+    ) -> Prior:
+        """Fit to encoded (n, C, X, Y, Z) volumes inside an (X, Y, Z) mask; zooms in mm."""
         n, channels = volumes.shape[:2]
         coefficients = regress(volumes.reshape(n, -1), conditions).reshape(4, *volumes.shape[1:])
         coefficients *= mask
@@ -62,12 +67,13 @@ class Prior:
         residual = (volumes - expected) * mask
         scale = _local_spread(residual, mask) * np.float32(np.sqrt(n / max(n - 4, 1)))
         knots = _curves(residual / scale)
+        normal = _to_normal(residual / scale, knots) * mask
         return cls(
             coefficients=coefficients,
             mask=mask,
             scale=scale,
             knots=knots,
-            spectrum=_power(_to_normal(residual / scale, knots), mask),
+            covariance=Covariance.fit(normal, mask, zooms),
             gain=np.ones(channels, dtype=np.float32),
         )
 
@@ -82,7 +88,7 @@ class Prior:
         return (base * self.gain[:, None, None, None]).astype(np.float32)
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
-        """r of encoded volumes, cut at -4 and 4; up to that the inverse of `volume`."""
+        """r of encoded volumes, cut at -3 and 3; up to that the inverse of `volume`."""
         deviation = (volumes - self.mean(conditions)) / self.scale * self.mask
         r: Array = _to_normal(deviation, self.knots) * self.mask
         return r
@@ -148,16 +154,3 @@ def _local_spread(residual: Array, mask: NDArray[np.bool_]) -> Array:
         out[i] = np.where(mask, np.maximum(spread, floor), floor)
     spreads: Array = out.astype(np.float32)
     return spreads
-
-
-def _power(residual: Array, mask: NDArray[np.bool_]) -> Array:
-    from scipy.ndimage import gaussian_filter
-
-    power = np.zeros(residual.shape[1:], dtype=np.float64)
-    for one in residual:  # one at a time: memory stays flat in the number of subjects
-        power += np.abs(np.fft.fftn(one * mask, axes=(1, 2, 3))) ** 2
-    power /= len(residual) * mask.sum()
-    # A few dozen subjects leave each frequency's estimate noisy; power varies smoothly.
-    smooth = np.stack([gaussian_filter(image, _SMOOTH_VOXELS, mode="wrap") for image in power])
-    half: Array = smooth[..., : residual.shape[-1] // 2 + 1].astype(np.float32)
-    return np.maximum(half, np.float32(_POWER_FLOOR))

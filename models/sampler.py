@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.field import Waves
+
 Correct = Callable[[Tensor, float], Tensor]
 OnStep = Callable[[int, int], None]
 
 _NODES = 8
-_AXES = (-3, -2, -1)
 
 
 def times(steps: int, shift: float = 1.0) -> list[float]:
@@ -33,23 +34,20 @@ def times(steps: int, shift: float = 1.0) -> list[float]:
 
 
 def spread(power: Tensor, t: Tensor) -> Tensor:
-    """Standard deviation that the Wiener filter leaves at times t (B,); (B, C, 1, 1, 1).
+    """Standard deviation that the Wiener filter leaves at times t (B,); (B, 1, 1, 1, 1).
 
-    The root of the mean over frequencies of t^2 S / ((1 - t)^2 S + t^2).
+    The root of the mean over all coefficients of t^2 S / ((1 - t)^2 S + t^2).
     """
     time = t.view(-1, 1, 1, 1, 1)
     left = time**2 * power / ((1 - time) ** 2 * power + time**2)
-    # Half a spectrum: all but the first and the last frequency along Z stand for two.
-    weight = torch.full(power.shape[-1:], 2, dtype=left.dtype, device=left.device)
-    weight[0] = weight[-1] = 1
-    mean = (left * weight).mean(dim=_AXES, keepdim=True) / weight.mean()
-    return mean.sqrt()
+    return left.mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
 
 
 class GaussianFlow:
-    """The flow of x_t = (1 - t) x_0 + t eps for a field of known power plus a correction.
+    """The flow of x_t = (1 - t) x_0 + t eps for a field of known covariance plus a correction.
 
-    With E[x_0 | x_t] = Wiener(x_t) + spread(t) n(x_t, t), the flow dx/dt = (x - E[x_0 | x]) / t
+    F is the transform that makes the field's coefficients independent, S their power. With
+    E[x_0 | x_t] = Wiener(x_t) + spread(t) n(x_t, t), the flow dx/dt = (x - E[x_0 | x]) / t
     becomes, in the whitened variable y = F x / q(t), q(t)^2 = (1 - t)^2 S + t^2,
 
         dy/dt = - spread(t) F n / (t q(t)).
@@ -60,12 +58,13 @@ class GaussianFlow:
 
     Parameters
     ----------
-    power : S, (C, X, Y, Z // 2 + 1), see `models.prior.Prior`.
+    waves : F and S.
     grid : decreasing times from 1 to 0, as `times` gives them.
     """
 
-    def __init__(self, power: Tensor, grid: list[float]) -> None:
-        self._grid = grid
+    def __init__(self, waves: Waves, grid: list[float]) -> None:
+        self._waves, self._grid = waves, grid
+        power = waves.power
         self._root = [self._q(power.double(), t).float() for t in grid]
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
         self._gain = []
@@ -95,16 +94,14 @@ class GaussianFlow:
         """
         x, previous = noise, torch.zeros_like(noise)
         steps = len(self._grid) - 1
-        size = noise.shape[2:]
         for i, (t, s) in enumerate(pairwise(self._grid)):
             n = correct(x, t)
             slope = n
             if i > 0:
                 ratio = (t - s) / (self._grid[i - 1] - t)
                 slope = n + ratio / 2 * (n - previous)
-            white = torch.fft.rfftn(x, dim=_AXES) / self._root[i]
-            white = white + torch.fft.rfftn(slope, dim=_AXES) * self._gain[i]
-            x = torch.fft.irfftn(white * self._root[i + 1], s=size, dim=_AXES)
+            white = self._waves(x) / self._root[i] + self._waves(slope) * self._gain[i]
+            x = self._waves.inverse(white * self._root[i + 1])
             x = torch.where(mask > 0, x, s * noise)
             previous = n
             if on_step is not None:

@@ -5,24 +5,15 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 
+from models.field import Waves
 from models.sampler import GaussianFlow, spread, times
+from tests.models.fields import SHAPE, coloured, white
 
-SHAPE = (8, 16, 8)
 EVERYWHERE = torch.ones(SHAPE)
-
-
-def white() -> torch.Tensor:
-    return torch.ones(1, SHAPE[0], SHAPE[1], SHAPE[2] // 2 + 1)
-
-
-def coloured() -> torch.Tensor:
-    axes = [np.fft.fftfreq(SHAPE[0]), np.fft.fftfreq(SHAPE[1]), np.fft.rfftfreq(SHAPE[2])]
-    radius = np.sqrt(sum(g**2 for g in np.meshgrid(*axes, indexing="ij")))
-    return torch.from_numpy(100 * np.exp(-((radius / 0.15) ** 2)) + 0.2).float()[None]
+WHITE, COLOURED = Waves(white(1)), Waves(coloured(1, peak=100.0))
 
 
 def noise(n: int = 1) -> torch.Tensor:
@@ -52,11 +43,9 @@ def test_zero_steps_are_refused() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 16])
 def test_without_correction_any_number_of_steps_is_exact(steps: int) -> None:
-    power = coloured()
     x = noise()
-    found = GaussianFlow(power, times(steps))(nothing, x, EVERYWHERE)
-    waves = torch.fft.rfftn(x, dim=(2, 3, 4)) * power.sqrt()
-    expected = torch.fft.irfftn(waves, s=SHAPE, dim=(2, 3, 4))
+    found = GaussianFlow(COLOURED, times(steps))(nothing, x, EVERYWHERE)
+    expected = COLOURED.inverse(COLOURED(x) * COLOURED.power.sqrt())
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -68,9 +57,9 @@ def scale_error(steps: int, sd: float) -> float:
         a = 1 - t
         true = a * sd**2 / (a**2 * sd**2 + t**2)
         believed = a / (a**2 + t**2)
-        return (true - believed) / spread(white(), torch.tensor([t])) * x
+        return (true - believed) / spread(WHITE.power, torch.tensor([t])) * x
 
-    found = GaussianFlow(white(), times(steps))(correct, noise(), EVERYWHERE)
+    found = GaussianFlow(WHITE, times(steps))(correct, noise(), EVERYWHERE)
     return float(((found / noise() - sd) / sd).abs().mean())
 
 
@@ -86,12 +75,12 @@ def test_error_falls_with_the_square_of_the_steps() -> None:
 def test_outside_the_mask_stays_empty() -> None:
     mask = torch.zeros(SHAPE)
     mask[2:6] = 1
-    found = GaussianFlow(coloured(), times(4))(nothing, noise(), mask)
+    found = GaussianFlow(COLOURED, times(4))(nothing, noise(), mask)
     assert not found[:, :, mask == 0].any()
     assert found[:, :, mask > 0].std() > 0.1
 
 
 def test_steps_are_reported() -> None:
     seen: list[tuple[int, int]] = []
-    GaussianFlow(white(), times(3))(nothing, noise(), EVERYWHERE, lambda i, n: seen.append((i, n)))
+    GaussianFlow(WHITE, times(3))(nothing, noise(), EVERYWHERE, lambda i, n: seen.append((i, n)))
     assert seen == [(1, 3), (2, 3), (3, 3)]

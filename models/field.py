@@ -1,0 +1,132 @@
+"""A Gaussian field of known covariance: free at long wavelengths, stationary at short ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+Array = NDArray[np.float32]
+
+# Longer waves than this carry what is common to whole lobes: size, tilt, ventricles, contrast.
+# They are few enough (about 130 per channel in a head) for a cohort to tell how they vary
+# together; of shorter ones it can tell little more than their power.
+_LONG_MM = 60.0
+_SMOOTH_BINS = 1.0
+# Where nothing varies (all masks alike, say) there is no power, and no ratio to it either.
+_POWER_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Covariance:
+    """Covariance of a field in an orthonormal basis of cosine waves in which it is diagonal.
+
+    Parameters
+    ----------
+    power : (C, X, Y, Z), variance of each coefficient of `Waves`, about 1 on average.
+    long : (X, Y, Z), which waves are long.
+    modes : (C * L, C * L), orthonormal columns: how the L long waves of all channels mix.
+    """
+
+    power: Array
+    long: NDArray[np.bool_]
+    modes: Array
+
+    @classmethod
+    def fit(
+        cls, fields: Array, mask: NDArray[np.bool_], zooms: tuple[float, float, float]
+    ) -> Covariance:
+        """Estimate from (n, C, X, Y, Z) fields that are zero outside a mask.
+
+        The covariance of long waves is the sample's, shrunk towards the stationary field by as
+        much as n calls for (the oracle approximating shrinkage of Chen et al. 2010, eq. 23).
+
+        Parameters
+        ----------
+        zooms : voxel size in mm.
+        """
+        from scipy.ndimage import gaussian_filter
+        from sklearn.covariance import oas
+
+        n, channels, *shape = fields.shape
+        cosines = [_cosines(size) for size in shape]
+        long = _long(tuple(shape), zooms)
+        power = np.zeros((channels, *shape))
+        coefficients = np.empty((n, channels, int(long.sum())))
+        for i, one in enumerate(fields):  # one at a time: memory stays flat in the subjects
+            waves = np.einsum("cxyz,ix,jy,kz->cijk", one, *cosines, optimize=True)
+            power += waves**2
+            coefficients[i] = waves[:, long]
+        # A stationary field fills the whole grid, the mask only a part of it.
+        power /= n * mask.mean()
+        # A few dozen subjects leave each wave's estimate noisy; power varies smoothly.
+        power = np.stack([gaussian_filter(p, _SMOOTH_BINS, mode="mirror") for p in power])
+        power = np.maximum(power, _POWER_FLOOR)
+
+        root = np.sqrt(power[:, long]).ravel()
+        shrunk, _ = oas(coefficients.reshape(n, -1) / root, assume_centered=True)
+        variance, modes = np.linalg.eigh(shrunk * root * root[:, None])
+        power[:, long] = np.maximum(variance, _POWER_FLOOR).reshape(channels, -1)
+        return cls(power.astype(np.float32), long, modes.astype(np.float32))
+
+
+class Waves(nn.Module):
+    """The orthonormal basis of a `Covariance`.
+
+    Coefficients (B, C, X, Y, Z) are those of the cosine transform (DCT-II); in the places of
+    the long waves stand the mixtures of them that vary independently.
+    """
+
+    power: Tensor
+    long: Tensor
+    modes: Tensor
+
+    def __init__(self, covariance: Covariance) -> None:
+        super().__init__()
+        self.register_buffer("power", torch.from_numpy(covariance.power))
+        self.register_buffer("long", torch.from_numpy(covariance.long))
+        self.register_buffer("modes", torch.from_numpy(covariance.modes))
+        for name, size in zip("xyz", covariance.long.shape, strict=True):
+            self.register_buffer(name, torch.from_numpy(_cosines(size).astype(np.float32)))
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """Coefficients of (B, C, X, Y, Z) fields."""
+        x, y, z = (self.get_buffer(name) for name in "xyz")
+        waves = self._along(fields, x, y, z)
+        waves[..., self.long] = self._mix(waves[..., self.long], self.modes)
+        return waves
+
+    def inverse(self, coefficients: Tensor) -> Tensor:
+        """Fields (B, C, X, Y, Z) of coefficients."""
+        waves = coefficients.clone()
+        waves[..., self.long] = self._mix(waves[..., self.long], self.modes.T)
+        x, y, z = (self.get_buffer(name).T for name in "xyz")
+        return self._along(waves, x, y, z)
+
+    @staticmethod
+    def _along(images: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        images = images @ z.T
+        images = y @ images
+        return (x @ images.flatten(-2)).reshape(images.shape)
+
+    @staticmethod
+    def _mix(waves: Tensor, by: Tensor) -> Tensor:
+        return (waves.flatten(1) @ by).reshape(waves.shape)
+
+
+def _cosines(size: int) -> NDArray[np.float64]:
+    """Orthonormal DCT-II: (wave, place)."""
+    from scipy.fft import dct
+
+    rows: NDArray[np.float64] = dct(np.eye(size), axis=0, norm="ortho")
+    return rows
+
+
+def _long(shape: tuple[int, ...], zooms: tuple[float, float, float]) -> NDArray[np.bool_]:
+    per_mm = [np.arange(n) / (2 * n * zoom) for n, zoom in zip(shape, zooms, strict=True)]
+    frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*per_mm, indexing="ij")))
+    long: NDArray[np.bool_] = frequency <= 1 / _LONG_MM
+    return long
