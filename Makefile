@@ -46,6 +46,9 @@ test: $(READY) ## tests (under 10 minutes on 2 cores)
 acceptance: $(READY) ## slower tests: the whole as a user would run it
 	pytest -m acceptance
 
+bench: $(READY) ## speed, as ratios against named baselines
+	python benchmarks/judge.py
+
 lint: $(READY) ## ruff and mypy
 	ruff check .
 	ruff format --check .
@@ -54,4 +57,4 @@ lint: $(READY) ## ruff and mypy
 clean: ## remove what the chain made; keeps .venv and the DVC cache
 	rm -rf data/bids data/derivatives data/models data/reports data/work data/split.json mlruns
 
-.PHONY: help install demo repro tune ui serve test acceptance lint clean
+.PHONY: help install demo repro tune ui serve test acceptance bench lint clean

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from contracts.condition import Condition
 from contracts.maps import MapSpec
-from evaluation.features import to_network
-from evaluation.scores import Cohort
+from evaluation.cohort import Cohort
 from models.gaussian import ConditionalGaussian
 
 # Half of what the slowest tissue diffuses: blends of heads of several sizes fade out, and this
@@ -25,7 +24,8 @@ def gaussian_volumes(
 
     Clipped to the possible, and zero where too little diffuses for a brain.
     """
-    flat = to_network(train.volumes, maps).reshape(len(train.volumes), -1)
+    scale = np.array([m.scale for m in maps], dtype=np.float32)[:, None, None, None]
+    flat = (train.volumes / scale).reshape(len(train.volumes), -1)
     drawn = ConditionalGaussian.fit(flat, train.conditions).sample(conditions, seeds)
     drawn = drawn.reshape(len(seeds), *train.volumes.shape[1:])
     out = np.stack([m.clip(m.from_network(drawn[:, i])) for i, m in enumerate(maps)], axis=1)

@@ -1,80 +1,108 @@
-"""How different the volumes of one set are from each other."""
+"""Do synthetic maps differ from each other as people do, and cover all ages and both sexes?"""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.interval import Interval
+from evaluation.comparison import Measure, Statistic, Table, mean_difference, weights
+from evaluation.fidelity import standardised
+from evaluation.ms_ssim import pair_matrix
+from evaluation.profile import Profiles
 
-Array = NDArray[np.float32]
-
-# A 40-voxel side carries three scales with this window. Values depend on both: compare them only
-# with values of the same setting.
-KERNEL = 7
-SIGMA = 1.5
-SCALES = (0.0710, 0.4530, 0.4760)  # the first three of Wang et al. 2003, made to sum to one
-_K1, _K2 = 0.01, 0.03
+# Pairs grow with the square: 24 volumes a side make 1128.
+MOST = 24
+_AGE_CELLS = 3
 
 
-def ms_ssim(images: Array, maximum: float, pairs: int, seed: int = 0) -> Interval:
-    """Mean multi-scale structural similarity of random pairs of (n, X, Y, Z) images.
+def similarity(first: NDArray[np.float32], second: NDArray[np.float32], maximum: float) -> Table:
+    """MS-SSIM of all pairs of the first 24 images of two groups of (n, X, Y, Z), pooled."""
+    images = np.concatenate([first[:MOST], second[:MOST]])
+    return pair_matrix(np.nan_to_num(images, posinf=0, neginf=0), maximum)
 
-    High values mean that the images resemble each other: a set of copies scores 1. The interval
-    is that of the mean over pairs.
 
-    Raises
-    ------
-    ValueError : with fewer than three images.
+def measures(pooled: Profiles, train: Profiles, pairs: Table, n: int) -> list[Measure]:
+    """What diversity is judged by; the first `n` pooled volumes are synthetic.
+
+    Parameters
+    ----------
+    pairs : FA `similarity` of the two groups.
     """
-    if len(images) < 3:
-        raise ValueError(f"expected at least 3 images, got {len(images)}")
-    every = np.stack(np.triu_indices(len(images), k=1), axis=1)
-    chosen = every[np.random.default_rng(seed).permutation(len(every))[:pairs]]
-    scores = pair_scores(images, chosen, maximum)
-    half = 1.96 * float(scores.std(ddof=1)) / len(scores) ** 0.5
-    mean = float(scores.mean())
-    return Interval(mean, mean - half, mean + half)
+    points = standardised(pooled.features, train.features)
+    return [
+        Measure("fa_ms_ssim", "MS-SSIM of pairs, FA", "", _similar(pairs, n, len(pooled)),
+                "above", 0.02),
+        Measure("variance", "Variance of features, log of its ratio to real", "",
+                _variance(points), "below", 0.35),
+        Measure("dimension", "Effective dimension, log of its ratio to real", "",
+                _dimension(points), "below", 0.4),
+        Measure("conditions", "Ages and sexes, share that would have to move", "",
+                _cells(pooled), "above", 0.2),
+    ]  # fmt: skip
 
 
-def pair_scores(images: Array, pairs: NDArray[np.int64], maximum: float) -> NDArray[np.float64]:
-    """MS-SSIM (Wang et al. 2003, eq. 7) of each of (p, 2) pairs of rows of `images`.
+def _similar(pairs: Table, n: int, total: int) -> Statistic:
+    """Mean over pairs of the first group less that of the second."""
+    chosen = np.concatenate([np.arange(n)[:MOST], np.arange(n, total)[:MOST]])
+    off = pairs - np.diag(np.diag(pairs))
 
-    Windows are Gaussian and separable, and what concerns one image alone is computed once per
-    image, not once per pair.
-    """
-    c1, c2 = (_K1 * maximum) ** 2, (_K2 * maximum) ** 2
-    scores = np.ones(len(pairs))
-    current = images.astype(np.float64)
-    for scale, weight in enumerate(SCALES):
-        mean = _window(current)
-        variance = _window(current**2) - mean**2
-        for k, (i, j) in enumerate(pairs):
-            covariance = _window(current[i] * current[j]) - mean[i] * mean[j]
-            value = (2 * covariance + c2) / (variance[i] + variance[j] + c2)
-            if scale == len(SCALES) - 1:
-                value *= (2 * mean[i] * mean[j] + c1) / (mean[i] ** 2 + mean[j] ** 2 + c1)
-            scores[k] *= max(float(value.mean()), 0.0) ** weight
-        current = _halved(current)
-    return scores
+    def mean(group: Table) -> Table:
+        member = group[:, chosen]
+        size = member.sum(axis=1)
+        out: Table = ((member @ off) * member).sum(axis=1) / np.maximum(size * (size - 1), 1)
+        return out
+
+    def statistic(first: Table, second: Table) -> Table:
+        difference: Table = mean(first) - mean(second)
+        return difference[:, None]
+
+    return statistic
 
 
-def _window(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Gaussian window means at the places where the whole window fits."""
-    from scipy.ndimage import correlate1d
+def _variance(points: Table) -> Statistic:
+    square = (points**2).sum(axis=1)
 
-    offsets = np.arange(KERNEL) - KERNEL // 2
-    weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
-    weights /= weights.sum()
-    margin = slice(KERNEL // 2, -(KERNEL // 2))
-    for axis in (-3, -2, -1):
-        images = correlate1d(images, weights, axis=axis)
-    return images[..., margin, margin, margin]
+    def trace(group: Table) -> Table:
+        share = weights(group)
+        n = group.sum(axis=1)
+        out: Table = (share @ square - ((share @ points) ** 2).sum(axis=1)) * n / (n - 1)
+        return out
+
+    def statistic(first: Table, second: Table) -> Table:
+        ratio: Table = np.maximum(trace(first), 1e-9) / np.maximum(trace(second), 1e-9)
+        logs: Table = np.log(ratio)
+        return logs[:, None]
+
+    return statistic
 
 
-def _halved(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    n, *size = images.shape
-    x, y, z = (s // 2 for s in size)
-    cells = images[:, : 2 * x, : 2 * y, : 2 * z].reshape(n, x, 2, y, 2, z, 2)
-    means: NDArray[np.float64] = cells.mean(axis=(2, 4, 6))
-    return means
+def _dimension(points: Table) -> Statistic:
+    """(sum of eigenvalues)^2 / (sum of their squares) of each group's covariance."""
+    gram = points @ points.T
+
+    def one(member: Table) -> float:
+        rows = np.flatnonzero(member)
+        inner = gram[np.ix_(rows, rows)]
+        inner = inner - inner.mean(axis=0) - inner.mean(axis=1)[:, None] + inner.mean()
+        return float(np.trace(inner) ** 2 / max((inner**2).sum(), 1e-12))
+
+    def statistic(first: Table, second: Table) -> Table:
+        ratios = [max(one(a), 1e-3) / max(one(b), 1e-3) for a, b in zip(first, second, strict=True)]
+        logs: Table = np.log(np.array(ratios))
+        return logs[:, None]
+
+    return statistic
+
+
+def _cells(pooled: Profiles) -> Statistic:
+    """Total variation between two groups' shares of age thirds and sexes."""
+    edges = np.quantile(pooled.age, np.arange(1, _AGE_CELLS) / _AGE_CELLS)
+    cell = np.searchsorted(edges, pooled.age) + _AGE_CELLS * pooled.male.astype(int)
+    member = (cell[:, None] == np.arange(2 * _AGE_CELLS)).astype(float)
+    difference = mean_difference(member)
+
+    def statistic(first: Table, second: Table) -> Table:
+        moved: Table = np.abs(difference(first, second)).sum(axis=1) / 2
+        return moved[:, None]
+
+    return statistic

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
 from contracts.console import command, progress, say
 from contracts.errors import UserError
 from contracts.params import load
+from evaluation.finding import SCHEMA, Audit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from contracts.condition import Condition
+    from models.generator import Generator
 
 Name = Literal["base-2d", "base-3d", "adapted-2d", "adapted-3d"]
 NAMES: tuple[Name, ...] = ("base-2d", "base-3d", "adapted-2d", "adapted-3d")
@@ -42,20 +51,21 @@ class EvaluateSettings:
 
 
 def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
-    """Score a generator on its group's test subjects and write the report and its figures.
+    """Audit a generator on its group's test subjects; write scores, report and figures.
 
     Raises
     ------
     UserError : if the generator or the data are missing.
     """
-    import numpy as np
-
     from cohort.derivatives import Derivatives
     from cohort.split import Manifest
-    from evaluation import figures
+    from evaluation import figures, report
+    from evaluation.audit import Auditor, Subject
     from evaluation.baseline import gaussian_volumes
+    from evaluation.cohort import Cohort
+    from evaluation.controls import shuffled_ages
     from evaluation.held_out import requests
-    from evaluation.scores import Cohort, Judge
+    from evaluation.membership import losses
     from models.generator import Generator
 
     kind, dim = name.split("-")
@@ -65,54 +75,87 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
 
     def real(part: str) -> Cohort:
         ids = split.subjects(group, part)
-        return Cohort(derivatives.load(ids, generator.maps), derivatives.conditions(ids))
+        return Cohort(derivatives.load(ids, generator.maps), derivatives.conditions(ids), ids)
 
-    train, test = real("train"), real("test")
+    train, val, test = real("train"), real("val"), real("test")
     conditions, seeds = requests(test.conditions, settings.samples, settings.seed)
-    volumes = np.empty((len(seeds), *test.volumes.shape[1:]), dtype=np.float32)
-    pairs = range(0, len(seeds), 2)
-    for i in progress(pairs, len(pairs), f"evaluate {name}: sampling"):
-        volumes[i : i + 2] = generator.sample(
-            conditions[i : i + 2], seeds[i : i + 2], settings.steps
-        )
-    synthetic = Cohort(volumes, conditions)
+    synthetic = Cohort(_sample(generator, conditions, seeds, settings.steps, name), conditions)
+    gaussian = Cohort(gaussian_volumes(train, conditions, seeds, generator.maps), conditions)
 
-    baseline = Cohort(gaussian_volumes(train, conditions, seeds, generator.maps), conditions)
-
-    judge = Judge(train, test, generator.maps, derivatives.atlas())
-    sets = {"synthetic": synthetic, "real_train": train, "gaussian": baseline}
-    scored = {}
-    for label in progress(sets, len(sets), f"evaluate {name}: scoring"):
-        scored[label] = judge.scores(sets[label])
-    metrics = {
-        metric: {label: asdict(scored[label][metric]) for label in sets}
-        for metric in scored["synthetic"]
+    say(f"evaluate {name}: audit")
+    auditor = Auditor.of(train, test, derivatives.space, generator.maps, derivatives.atlas())
+    made = Subject.of(synthetic, auditor.frame)
+    yardsticks = {
+        "real": Subject.of(val, auditor.frame),
+        "gaussian": Subject.of(gaussian, auditor.frame),
+        "copies": auditor.train,
+        "shuffled": shuffled_ages(made),
     }
-    for metric, interval in judge.scores_of_test().items():
-        metrics[metric]["real_test"] = asdict(interval)
-    report = {
-        "name": name,
-        "group": group,
-        "digest": generator.digest,
-        "n_synthetic": len(seeds),
-        "n_real_test": len(test.volumes),
-        "n_real_train": len(train.volumes),
-        "steps": settings.steps,
-        "copy_share": {label: judge.copy_share(sets[label]) for label in ("synthetic", "gaussian")},
-        "metrics": metrics,
-    }
+    audit = auditor.audit(
+        name,
+        made,
+        yardsticks,
+        (losses(generator, train), losses(generator, test)),
+        {"digest": generator.digest, "group": group, "steps": settings.steps,
+         "seed": settings.seed, "atlas": "of the cohort" if derivatives.atlas() else "octants"},
+    )  # fmt: skip
     REPORTS.mkdir(parents=True, exist_ok=True)
-    (REPORTS / f"evaluate-{name}.json").write_text(json.dumps(report, indent=2) + "\n")
-    shown = {"real (test)": test, "generated": synthetic, "Gaussian": baseline}
+    scores = flat(audit)
+    (REPORTS / f"evaluate-{name}.json").write_text(json.dumps(scores, indent=2) + "\n")
+    (REPORTS / f"audit-{name}.json").write_text(json.dumps(audit.to_json(), indent=1) + "\n")
+    shown = {"real (test)": test, "generated": synthetic, "Gaussian": gaussian}
     figures.gallery(REPORTS / f"gallery-{name}.png", shown, generator.maps)
-    figures.ageing(REPORTS / f"ageing-{name}.png", shown, judge.white, generator.maps)
+    figures.ageing(REPORTS / f"ageing-{name}.png", shown, train, generator.maps)
     md = generator.config.maps.index("md")
     figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, generator.maps, md)
-    _log(MODELS / dim / kind / "run.json", report, name)
-    return report
+    pictures = {
+        "Generated next to real maps": (REPORTS / f"gallery-{name}.png").read_bytes(),
+        "White matter and age": (REPORTS / f"ageing-{name}.png").read_bytes(),
+    }
+    report.write(REPORTS / f"report-{name}.html", audit, pictures)
+    _log(MODELS / dim / kind / "run.json", scores, name)
+    return scores
 
 
-def _log(record: Path, report: dict[str, Any], name: str) -> None:
+def _sample(
+    generator: Generator, conditions: list[Condition], seeds: list[int], steps: int, name: str
+) -> NDArray[np.float32]:
+    import numpy as np
+
+    shape = (len(seeds), len(generator.maps), *generator.space.shape)
+    volumes = np.empty(shape, dtype=np.float32)
+    pairs = range(0, len(seeds), 2)
+    for i in progress(pairs, len(pairs), f"evaluate {name}: sampling"):
+        volumes[i : i + 2] = generator.sample(conditions[i : i + 2], seeds[i : i + 2], steps)
+    return volumes
+
+
+def flat(audit: Audit) -> dict[str, Any]:
+    """The scores of an audit without its details, for `dvc metrics` and tags.
+
+    ``metrics`` holds per finding its value, interval, verdict and yardsticks.
+    """
+    metrics = {}
+    for answer in audit.answers:
+        for found in answer.findings:
+            metrics[found.name] = {
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "verdict": found.verdict,
+                **found.yardsticks,
+            }
+    return {
+        "schema": SCHEMA,
+        "name": audit.name,
+        **audit.about,
+        "n": dict(audit.n),
+        "verdicts": {a.question: a.verdict for a in audit.answers},
+        "metrics": metrics,
+    }
+
+
+def _log(record: Path, scores: dict[str, Any], name: str) -> None:
     from services.tracking.run import resume
 
     try:
@@ -120,13 +163,15 @@ def _log(record: Path, report: dict[str, Any], name: str) -> None:
     except UserError as error:  # pulled models were trained elsewhere; the report stands anyway
         say(f"tracking: {error}")
         return
-    scores = {}
-    for metric, sets in report["metrics"].items():
-        scores[f"test/{metric}"] = sets["synthetic"]["value"]
-        scores[f"test/{metric}_real_ref"] = sets["real_train"]["value"]
-        scores[f"test/{metric}_gaussian_ref"] = sets["gaussian"]["value"]
-    scores["test/copy_share"] = report["copy_share"]["synthetic"]
-    run.metrics(scores)
+    logged = {}
+    for metric, found in scores["metrics"].items():
+        if math.isfinite(found["value"]):
+            logged[f"test/{metric}"] = found["value"]
+        for label in ("real", "gaussian"):
+            if label in found:
+                logged[f"test/{metric}_{label}_ref"] = found[label]
+    run.metrics(logged)
+    run.tags({f"verdict.{q}": verdict for q, verdict in scores["verdicts"].items()})
     for path in sorted(REPORTS.glob(f"*-{name}.*")):
         run.artifact(path, "evaluation")
 
@@ -136,13 +181,11 @@ def _log(record: Path, report: dict[str, Any], name: str) -> None:
 def main(name: str) -> None:
     """Evaluate a generator of the chain; settings are `evaluate` of params.yaml."""
     report = evaluate(cast(Name, name), load(EvaluateSettings, "evaluate"))
-    made, gaussian, floor = (
-        report["metrics"]["kernel_distance"][label]["value"]
-        for label in ("synthetic", "gaussian", "real_train")
-    )
+    found = report["metrics"]["kernel_distance"]
+    verdicts = ", ".join(f"{q} {verdict}" for q, verdict in report["verdicts"].items())
     say(
-        f"{name}: kernel distance {made:.4f}, Gaussian baseline {gaussian:.4f}, "
-        f"real against real {floor:.4f}"
+        f"{name}: {verdicts}; kernel distance {found['value']:.1f}, "
+        f"Gaussian baseline {found['gaussian']:.1f}, real {found['real']:.1f} (x 1e-3)"
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contracts.maps import MapSpec
 
 if TYPE_CHECKING:
-    from evaluation.scores import Cohort
+    from evaluation.cohort import Cohort
 
 Array = NDArray[np.float32]
 
@@ -20,6 +20,7 @@ Array = NDArray[np.float32]
 WINDOW = {"fa": 0.8, "md": 1.6e-3}
 _COLUMNS = 6
 _BINS = 100
+_WHITE_MATTER_FA = 0.35
 
 
 def gallery(path: Path, rows: dict[str, Cohort], maps: tuple[MapSpec, ...]) -> None:
@@ -65,15 +66,20 @@ def gallery(path: Path, rows: dict[str, Cohort], maps: tuple[MapSpec, ...]) -> N
 def ageing(
     path: Path,
     sets: dict[str, Cohort],
-    white: NDArray[np.bool_],
+    train: Cohort,
     maps: tuple[MapSpec, ...],
 ) -> None:
-    """White-matter mean of each map against age, one colour per set."""
+    """White-matter mean of each map against age, one colour per set.
+
+    White matter is where the training subjects' mean FA is above 0.35.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    fa = [m.name for m in maps].index("fa")
+    white = train.volumes[:, fa].mean(axis=0) > _WHITE_MATTER_FA
     figure, axes = plt.subplots(1, len(maps), figsize=(4.5 * len(maps), 3.2))
     for k, (axis, spec) in enumerate(zip(axes, maps, strict=True)):
         for label, cohort in sets.items():
@@ -90,7 +96,7 @@ def histogram_table(
     path: Path, sets: dict[str, Cohort], maps: tuple[MapSpec, ...], md: int
 ) -> None:
     """In-brain histograms as CSV for DVC's plots: columns map, set, value, density."""
-    from evaluation.distance import brain
+    from evaluation.profile import BACKGROUND_MD
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as stream:
@@ -98,7 +104,7 @@ def histogram_table(
         table.writerow(["map", "set", "value", "density"])
         for k, spec in enumerate(maps):
             for label, cohort in sets.items():
-                values = cohort.volumes[:, k][brain(cohort.volumes, md)]
+                values = cohort.volumes[:, k][cohort.volumes[:, md] > BACKGROUND_MD]
                 density, edges = np.histogram(values, _BINS, (0, spec.maximum), density=True)
                 for value, height in zip((edges[:-1] + edges[1:]) / 2, density, strict=True):
                     table.writerow([spec.name, label, f"{value:.6g}", f"{height:.6g}"])

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.condition import Condition
-from evaluation.distance import kernel_distance
-from evaluation.features import FeatureSpace, to_network
+from evaluation.distance import median_distance
+from evaluation.fidelity import kernel, standardised
 from evaluation.privacy import copy_share
+from evaluation.profile import features
 from models.generator import Generator
 
 Array = NDArray[np.float32]
@@ -22,7 +23,7 @@ class HeldOut(NamedTuple):
 
     Parameters
     ----------
-    kernel_distance : see `evaluation.distance.kernel_distance`; lower is better.
+    kernel_distance : see `evaluation.fidelity.kernel`; lower is better.
     copy_share : see `evaluation.privacy.copy_share`.
     """
 
@@ -57,12 +58,19 @@ def score(
     train, held_out : (n, maps, X, Y, Z) in physical units.
     samples, steps : synthetic volumes, and network evaluations of each.
     """
-    real = to_network(train, generator.maps)
-    space = FeatureSpace.fit(real)
+    seen = features(train, generator.space, generator.maps)
     volumes = generator.sample(*requests(conditions, samples, seed), steps)
-    synthetic = space(to_network(volumes, generator.maps))
-    new, seen = space(to_network(held_out, generator.maps)), space(real)
+    made, new, known = (
+        standardised(values, seen)
+        for values in (
+            features(volumes, generator.space, generator.maps),
+            features(held_out, generator.space, generator.maps),
+            seen,
+        )
+    )
+    first = (np.arange(len(made) + len(new)) < len(made)).astype(np.float64)[None]
+    distance = kernel(np.concatenate([made, new]), median_distance(known))
     return HeldOut(
-        kernel_distance=kernel_distance(synthetic, new, space.bandwidth),
-        copy_share=copy_share(synthetic, new, seen),
+        kernel_distance=float(distance(first, 1 - first)[0, 0]),
+        copy_share=copy_share(made, new, known),
     )

@@ -1,27 +1,190 @@
-"""Whether synthetic volumes are copies of training subjects."""
+"""Are synthetic volumes copies of the people that the generator has seen?"""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
-from evaluation.distance import Points
-from evaluation.features import squared_distances
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.comparison import Measure, Statistic, Table, mean_difference
+from evaluation.distance import squared_distances
+from evaluation.fidelity import standardised
+from evaluation.finding import Answer, Finding
+from evaluation.profile import Profiles
+
+Coarse = NDArray[np.floating[Any]]
 
 # Of held-out subjects this share is nearer to a training subject than the limit, by construction.
 EXPECTED_SHARE = 0.05
+_SHIFT = 2
+_COPY = 0.5
 
 
-def nearest(points: Points, train: Points) -> Points:
+def measures(pooled: Profiles, train: Profiles, match: Match) -> list[Measure]:
+    """What privacy is judged by, beside `duplicates` and `membership`.
+
+    A synthetic set may be as near to the training subjects as new real subjects are, not nearer.
+
+    Parameters
+    ----------
+    match : `best_match` of the pooled volumes.
+    """
+    image = 1 - match.likeness
+    known = standardised(train.features, train.features)
+    feature = nearest(standardised(pooled.features, train.features), known)
+    return [
+        Measure("copy_share", "Nearer to a training subject than 95 % of new people", "%",
+                share_within(image), "above", 10.0, 100.0),
+        Measure("feature_copy_share", "The same by features", "%", share_within(feature),
+                "above", 10.0, 100.0),
+        Measure("distance", "Distance to the nearest training subject, log of its ratio", "",
+                mean_difference(np.log(np.maximum(image, 1e-6))[:, None]), "below", 0.3),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Best matches among training subjects.
+
+    Parameters
+    ----------
+    likeness : (n,), correlation with it.
+    who : (n,), its row.
+    """
+
+    likeness: Table
+    who: Table
+
+
+def best_match(profiles: Profiles, train: Profiles) -> Match:
+    """The training subject that each volume resembles most in what sets people apart.
+
+    Correlation of what is left of smoothed FA after the training mean. Each volume, and its
+    mirror image, is first brought to that mean by the best gain, offset and shift (up to 8 mm
+    along each axis), so that a copy is not hidden by them.
+    """
+    mean = train.coarse.astype(np.float32).mean(axis=0)
+    known = _residual(train.coarse, mean)
+    plain = _residual(profiles.coarse, mean) @ known.T
+    mirrored = _residual(profiles.coarse[:, ::-1], mean) @ known.T
+    found = np.maximum(plain, mirrored)
+    who = found.argmax(axis=1)
+    return Match(found[np.arange(len(found)), who].astype(np.float64), who)
+
+
+def _residual(images: Coarse, mean: Coarse) -> Coarse:
+    """Registered images less the mean, of length one each; (n, cells)."""
+    steps = range(-_SHIFT, _SHIFT + 1)
+    shifts = list(product(steps, steps, steps))
+    # Moving the mean once instead of every image.
+    moved = np.stack([np.roll(mean, [-d for d in shift], axis=(0, 1, 2)) for shift in shifts])
+    targets = _centred(moved)
+    out = np.empty((len(images), mean.size), dtype=np.float32)
+    for i, image in enumerate(images):
+        centred = _centred(image[None].astype(np.float32))[0]
+        likeness = targets @ centred
+        best = int(likeness.argmax())
+        # Both have length one: their inner product is the gain that fits best.
+        left = centred * (1 / max(float(likeness[best]), 1e-3)) - targets[best]
+        back = np.roll(left.reshape(mean.shape), shifts[best], axis=(0, 1, 2)).ravel()
+        out[i] = back / max(float(np.linalg.norm(back)), 1e-12)
+    return out
+
+
+def _centred(images: Coarse) -> Coarse:
+    """Each image less its average, of length one; (n, cells)."""
+    flat = images.reshape(len(images), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    unit: Coarse = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def duplicates(match: Match, n: int, ids: Sequence[str] = ()) -> Finding:
+    """Synthetic volumes that resemble one training subject as no two people resemble each other.
+
+    The limit lies half way between the best match that a held-out subject finds among the
+    training subjects and identity. One such volume fails the audit.
+
+    Parameters
+    ----------
+    match : of the pooled volumes, of which the first `n` are synthetic and the others held out.
+    ids : names of the synthetic volumes.
+    """
+    made, new = match.likeness[:n], float(match.likeness[n:].max())
+    limit = _COPY * new + (1 - _COPY)
+    copies = np.flatnonzero(made > limit)
+    label = f"Volumes that match a training subject above {limit:.2f} (new people up to {new:.2f})"
+    details = {}
+    for i in copies[:20]:
+        name = ids[i] if ids else f"volume {i}"
+        value = float(made[i])
+        details[f"{name}, like training subject {int(match.who[i])}"] = (value, value, value)
+    count = float(len(copies))
+    return Finding(
+        "near_duplicates", label, "", count, count, count, 0.0,
+        verdict="fail" if count else "pass", details=details,
+    )  # fmt: skip
+
+
+def nearest(points: Table, train: Table) -> Table:
     """Distance of each of (n, d) points to its nearest of (m, d) training points; (n,)."""
-    distances: Points = np.sqrt(squared_distances(points, train).min(axis=1))
+    distances: Table = np.sqrt(squared_distances(points, train).min(axis=1))
     return distances
 
 
-def copy_share(synthetic: Points, held_out: Points, train: Points) -> float:
-    """Share of synthetic points nearer to a training subject than all but 5 % of new ones are.
+def share_within(distance: Table) -> Statistic:
+    """Share of the first group nearer than all but 5 % of the second."""
+
+    def one(first: Table, second: Table) -> float:
+        limit = np.quantile(distance[second > 0], EXPECTED_SHARE)
+        return float((distance[first > 0] < limit).mean())
+
+    def statistic(first: Table, second: Table) -> Table:
+        rows = [one(a, b) for a, b in zip(first, second, strict=True)]
+        return np.array(rows)[:, None]
+
+    return statistic
+
+
+def copy_share(synthetic: Table, held_out: Table, train: Table) -> float:
+    """Share of synthetic points nearer to a training point than all but 5 % of new ones are.
 
     A generator that copies nobody scores about `EXPECTED_SHARE`. The limit is a low quantile of
     few held-out subjects: with 20 of them it is near their smallest distance.
     """
     limit = np.quantile(nearest(held_out, train), EXPECTED_SHARE)
     return float((nearest(synthetic, train) < limit).mean())
+
+
+def with_membership(answer: Answer, found: Finding) -> Answer:
+    """The answer with what the model gives away. The verdict is on the maps and stays; the words
+    tell those who think of sharing the model too."""
+    words = answer.words
+    if found.verdict == "fail":
+        words += " The model itself tells whom it was trained on: share maps, not the model."
+    return replace(answer, words=words, findings=(*answer.findings, found))
+
+
+def membership(seen: Table, new: Table) -> Finding:
+    """Can the generator's loss tell whom it was trained on? Area under the ROC curve above 0.5.
+
+    The interval is DeLong's (DeLong et al. 1988). Fails if all of it lies above 0.1.
+
+    Parameters
+    ----------
+    seen, new : (n,), (m,) denoising losses of training and of held-out subjects.
+    """
+    larger = (new[:, None] > seen).astype(float) + 0.5 * (new[:, None] == seen)
+    gain = float(larger.mean()) - 0.5
+    variance = larger.mean(axis=0).var(ddof=1) / len(seen) + larger.mean(axis=1).var(ddof=1) / len(
+        new
+    )
+    half = 1.959964 * float(np.sqrt(variance))
+    return Finding(
+        "membership", "Membership read from the loss, area under ROC above chance", "",
+        gain, gain - half, gain + half, 0.1, verdict="fail" if gain - half > 0.1 else "pass",
+    )  # fmt: skip

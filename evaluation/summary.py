@@ -1,4 +1,4 @@
-"""The table that a chain ends with: every score beside its yardsticks."""
+"""The table that a chain ends with: verdicts, and the main scores beside their yardsticks."""
 
 from __future__ import annotations
 
@@ -11,56 +11,62 @@ import click
 from contracts.console import command
 from contracts.errors import UserError
 from evaluation.evaluate import NAMES, REPORTS
+from evaluation.finding import QUESTIONS
 
-# metric -> (label, factor, unit of the table, what it is)
-_ROWS = (
-    ("kernel_distance", "kernel distance", 1e3, "x 1e-3"),
-    ("fa_histogram_distance", "FA histogram", 1e3, "x 1e-3"),
-    ("md_histogram_distance", "MD histogram", 1e6, "um2/s"),
-    ("fa_mean_map_error", "FA mean map", 1e3, "x 1e-3"),
-    ("md_mean_map_error", "MD mean map", 1e6, "um2/s"),
-    ("fa_region_error", "FA regions", 1e3, "x 1e-3"),
-    ("md_region_error", "MD regions", 1e6, "um2/s"),
-    ("fa_ms_ssim", "MS-SSIM of FA pairs", 1.0, ""),
-    ("fa_age_slope", "FA per decade", 1e3, "x 1e-3"),
-    ("md_age_slope", "MD per decade", 1e6, "um2/s"),
-)
+# finding -> what it is called here
+_ROWS = {
+    "kernel_distance": "kernel distance (x 1e-3)",
+    "fa_histogram": "FA histogram distance (x 1e-3)",
+    "md_histogram": "MD histogram distance (um2/s)",
+    "fa_regions": "FA, worst region (d)",
+    "md_regions": "MD, worst region (d)",
+    "fa_ms_ssim": "similarity of pairs (MS-SSIM x 1e-3)",
+    "adherence": "error of age read from maps (years)",
+    "copy_share": "nearer to a training subject than 95 % of new people (%)",
+    "age_error": "age learnt from synthetic, tested on real: error (years)",
+}
+_FACTORS = {"fa_histogram": 1e3, "fa_ms_ssim": 1e3}
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table per generator; distances are to the held-out real subjects."""
-    return "\n\n".join(_one(report) for report in reports)
+    """Markdown: the verdicts of all generators, then a table of scores each."""
+    lines = [
+        "| generator | n | " + " | ".join(QUESTIONS) + " |",
+        "|---" * (2 + len(QUESTIONS)) + "|",
+    ]
+    for report in reports:
+        n = report["n"]
+        verdicts = " | ".join(report["verdicts"][q] for q in QUESTIONS)
+        lines.append(f"| {report['name']} | {n['synthetic']} against {n['test']} | {verdicts} |")
+    return "\n\n".join(["\n".join(lines), *(_one(report) for report in reports)])
 
 
 def _one(report: dict[str, Any]) -> str:
     lines = [
-        f"{report['name']}: {report['n_synthetic']} generated volumes, "
-        f"{report['n_real_test']} real test subjects ({report['group']} group), "
-        f"{report['steps']} steps, 95 % interval in brackets",
+        f"{report['name']}: {report['n']['synthetic']} generated volumes, "
+        f"{report['n']['test']} real test subjects ({report['group']} group), "
+        f"{report['steps']} steps; difference from real (0: none), 95 % interval in brackets",
         "",
-        "| score | generated | Gaussian baseline | real (train) | unit |",
-        "|---|---|---|---|---|",
+        "| score | generated | Gaussian baseline | real (val) | copies of train | verdict |",
+        "|---|---|---|---|---|---|",
     ]
-    for key, label, factor, unit in _ROWS:
-        sets = report["metrics"].get(key)
-        if sets is None:
+    for key, label in _ROWS.items():
+        found = report["metrics"].get(key)
+        if found is None:
             continue
-        floor = sets.get("real_test", sets["real_train"])
-        name = f"{label} (real: test)" if "real_test" in sets else label
-        cells = [_cell(s, factor) for s in (sets["synthetic"], sets["gaussian"], floor)]
-        lines.append(f"| {name} | {' | '.join(cells)} | {unit} |")
-    share = report["copy_share"]
-    lines.append(
-        f"| near copies of a training subject | {100 * share['synthetic']:.0f} "
-        f"| {100 * share['gaussian']:.0f} | 5 expected | % |"
-    )
+        factor = _FACTORS.get(key, 1.0)
+        value, low, high = (_number(factor * found[k]) for k in ("value", "low", "high"))
+        beside = [
+            _number(factor * found[k]) if k in found else "" for k in ("gaussian", "real", "copies")
+        ]
+        lines.append(
+            f"| {label} | {value} [{low}, {high}] | {' | '.join(beside)} | {found['verdict']} |"
+        )
     return "\n".join(lines)
 
 
-def _cell(interval: dict[str, float], factor: float) -> str:
-    value, low, high = (factor * interval[key] for key in ("value", "low", "high"))
-    digits = 2 if abs(value) < 10 else 1
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _number(value: float) -> str:
+    return f"{value:.{2 if abs(value) < 10 else 1}f}"
 
 
 @command()
@@ -71,8 +77,8 @@ def main() -> None:
     if not reports:
         raise UserError(f"no evaluations in {REPORTS}: run `make demo` first")
     click.echo(table(reports))
-    click.echo("\nPictures (generated next to real maps):")
-    for path in sorted(REPORTS.glob("gallery-*.png")):
+    click.echo("\nReports (verdicts in words, all numbers) and pictures (generated next to real):")
+    for path in sorted([*REPORTS.glob("report-*.html"), *REPORTS.glob("gallery-*.png")]):
         click.echo(f"  {path}")
     click.echo(
         "\nNext:\n"

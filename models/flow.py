@@ -15,7 +15,7 @@ def draw_times(n: int, config: FlowConfig, generator: torch.Generator) -> Tensor
     return t.clamp(1e-3, 1 - 1e-3)
 
 
-def loss(
+def errors(
     denoiser: Denoiser,
     residual: Tensor,
     t: Tensor,
@@ -23,11 +23,12 @@ def loss(
     condition: Tensor,
     mean: Tensor,
     slices: Tensor | None = None,
-) -> Tensor:
-    """Squared error of the estimate over the variance that the Gaussian model would leave.
+) -> tuple[Tensor, Tensor]:
+    """Squared error of the estimate over the variance that the Gaussian model would leave, summed
+    over each image, and the number of values summed; (B,) each.
 
     Dividing by that variance weighs all times alike and gives the number a yardstick: an
-    untrained denoiser scores about 1, and what lies below 1 was learnt.
+    untrained denoiser scores about 1 per value, and what lies below 1 was learnt.
 
     Parameters
     ----------
@@ -43,5 +44,19 @@ def loss(
         truth = residual.gather(4, at.expand(-1, residual.shape[1], -1, -1, -1))
         mask = mask.gather(4, at)
     error = ((estimate.clean - truth) / estimate.spread) ** 2 * mask
-    total: Tensor = error.sum() / (mask.sum() * residual.shape[1])
-    return total
+    return error.flatten(1).sum(dim=1), mask.flatten(1).sum(dim=1) * residual.shape[1]
+
+
+def loss(
+    denoiser: Denoiser,
+    residual: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    condition: Tensor,
+    mean: Tensor,
+    slices: Tensor | None = None,
+) -> Tensor:
+    """Mean of `errors` over all values of a batch."""
+    total, count = errors(denoiser, residual, t, noise, condition, mean, slices)
+    mean_error: Tensor = total.sum() / count.sum()
+    return mean_error

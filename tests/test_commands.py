@@ -19,6 +19,7 @@ MODULES = [
     "training.adapt",
     "training.register",
     "training.tune",
+    "evaluation",
     "evaluation.evaluate",
     "evaluation.summary",
     "services.tracking",

@@ -143,15 +143,14 @@ def headlines(report: dict[str, Any]) -> dict[str, str]:
     ----------
     report : what `evaluation.evaluate` writes.
     """
-    tags = {"test.n": f"{report['n_synthetic']} generated, {report['n_real_test']} real"}
-    for metric, sets in report["metrics"].items():
-        made = sets["synthetic"]
-        gaussian, real = (f"{sets[label]['value']:.4g}" for label in ("gaussian", "real_train"))
-        tags[f"test.{metric}"] = (
-            f"{made['value']:.4g} [{made['low']:.4g}, {made['high']:.4g}] "
-            f"(Gaussian {gaussian}, real {real})"
-        )
-    tags["test.copy_share"] = f"{report['copy_share']['synthetic']:.4g}"
+    n = report["n"]
+    tags = {"test.n": f"{n['synthetic']} generated, {n['test']} real"}
+    for metric, found in report["metrics"].items():
+        tags[f"test.{metric}"] = f"{found['value']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"
+        beside = [f"{k} {found[k]:.4g}" for k in ("gaussian", "real") if k in found]
+        if beside:
+            tags[f"test.{metric}"] += f" ({', '.join(beside)})"
+    tags |= {f"verdict.{q}": verdict for q, verdict in report["verdicts"].items()}
     return tags
 
 

@@ -1,0 +1,114 @@
+"""How fast the judge is: `python benchmarks/judge.py`, part of `make bench`.
+
+MS-SSIM against MONAI's metric called pair by pair, interleaved in one run; and an audit of 500
+against 500 volumes of 40 x 48 x 40 voxels, in wall seconds and memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+
+from contracts.maps import MAPS
+from contracts.space import mni_space
+from evaluation.audit import Auditor, Subject
+from evaluation.cohort import Cohort
+from evaluation.ms_ssim import KERNEL, SCALES, SIGMA, pair_matrix
+
+_ROUNDS = 5
+_PAIRS = 8
+_VOLUMES = 500
+_RESULTS = Path(__file__).with_suffix(".json")
+
+
+def volumes(n: int, seed: int) -> Cohort:
+    """Smooth random brains of the working space."""
+    from scipy.ndimage import gaussian_filter
+
+    from contracts.condition import Condition
+
+    rng = np.random.default_rng(seed)
+    shape = mni_space(4).shape
+    grid = np.stack(np.meshgrid(*[np.linspace(-1.2, 1.2, s) for s in shape], indexing="ij"))
+    inside = (grid**2).sum(axis=0) < 1
+    out = np.zeros((n, 2, *shape), dtype=np.float32)
+    for i in range(n):
+        own = gaussian_filter(rng.standard_normal((2, *shape), dtype=np.float32), (0, 2, 2, 2))
+        out[i, 0] = np.where(inside, np.clip(0.35 + own[0], 0.01, 1), 0)
+        out[i, 1] = np.where(inside, np.clip(0.9e-3 + 1e-3 * own[1], 1e-4, 3e-3), 0)
+    people = [
+        Condition(float(a), "F" if i % 2 else "M") for i, a in enumerate(rng.uniform(18, 88, n))
+    ]
+    return Cohort(out, people)
+
+
+def similarity() -> dict[str, float]:
+    """Pairs per second, ours over MONAI's, rounds interleaved."""
+    import torch
+    from monai.metrics.regression import MultiScaleSSIMMetric
+
+    images = volumes(24, 0).volumes[:, 0]
+    metric = MultiScaleSSIMMetric(
+        3, data_range=1.0, kernel_size=KERNEL, kernel_sigma=SIGMA, weights=SCALES
+    )
+    ratios = []
+    for _ in range(_ROUNDS):
+        begun = time.perf_counter()
+        found = pair_matrix(images, 1.0)
+        ours = (time.perf_counter() - begun) / (24 * 23 / 2)
+        begun = time.perf_counter()
+        theirs = [
+            float(metric(*(torch.from_numpy(images[k][None, None]) for k in (0, j))))
+            for j in range(1, 1 + _PAIRS)
+        ]
+        monai = (time.perf_counter() - begun) / _PAIRS
+        worst = float(np.abs(found[0, 1 : 1 + _PAIRS] - theirs).max())
+        ratios.append(monai / ours)
+    return {
+        "times_monai_median": float(np.median(ratios)),
+        "times_monai_least": min(ratios),
+        "times_monai_most": max(ratios),
+        "rounds": _ROUNDS,
+        "largest_difference": worst,
+        "pairs_per_second": 1 / ours,
+    }
+
+
+def large(n: int) -> dict[str, float]:
+    """Wall seconds of an audit of n against n volumes, n more trained on, and memory."""
+    sets = [volumes(n, seed) for seed in (1, 2, 3)]
+    held = sum(s.volumes.nbytes for s in sets) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    begun = time.perf_counter()
+    workers = os.cpu_count() or 1
+    auditor = Auditor.of(sets[0], sets[1], mni_space(4), MAPS, None, workers)
+    auditor.audit("large", Subject.of(sets[2], auditor.frame, workers))
+    return {
+        "volumes": n,
+        "wall_seconds": time.perf_counter() - begun,
+        "volumes_mib": held,
+        "further_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before,
+        "cores": workers,
+    }
+
+
+def main() -> None:
+    """Measure, print, and keep the results beside this file."""
+    results = {
+        "ms_ssim": similarity(),
+        "audits": [large(n) for n in (125, 250, _VOLUMES)],
+    }
+    print(json.dumps(results, indent=2))
+    _RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

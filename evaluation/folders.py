@@ -1,0 +1,104 @@
+"""Auditing folders of maps that any tool wrote."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts import volume
+from contracts.console import say
+from contracts.errors import UserError
+from contracts.maps import MAPS
+from contracts.space import Space
+from evaluation.audit import Auditor, Subject
+from evaluation.baseline import gaussian_volumes
+from evaluation.cohort import Cohort, read
+from evaluation.controls import plant, shuffled_ages
+from evaluation.finding import Audit
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How folders are audited.
+
+    Parameters
+    ----------
+    atlas : label image on the grid of the maps.
+    canaries : training subjects to plant among the synthetic maps, disguised.
+    weights : ``medicalnet`` or ``radimagenet`` -> file of weights for features.
+    networks : train networks for the question of utility too.
+    """
+
+    atlas: Path | None = None
+    canaries: int = 0
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    networks: bool = False
+    workers: int = 1
+    shuffles: int = 300
+
+
+def audit(synthetic: Path, train: Path, test: Path, settings: Settings) -> Audit:
+    """Audit the maps of `synthetic` against real maps.
+
+    Raises
+    ------
+    UserError : if a folder cannot be read or the three are not on one grid.
+    """
+    known, space = read(train)
+    new, _ = read(test, space)
+    made, _ = read(synthetic, space)
+    if settings.canaries:
+        made = plant(made, known, settings.canaries)
+    atlas = _atlas(settings.atlas, space) if settings.atlas else None
+    say(f"auditing {len(made)} synthetic maps against {len(new)} real ones")
+    auditor = Auditor.of(
+        known, new, space, MAPS, atlas, settings.workers, shuffles=settings.shuffles
+    )
+    subject = Subject.of(made, auditor.frame, settings.workers)
+    seeds = range(len(made))
+    drawn = gaussian_volumes(known, made.conditions, list(seeds), MAPS)
+    yardsticks = {
+        "gaussian": Subject.of(Cohort(drawn, made.conditions), auditor.frame, settings.workers),
+        "copies": auditor.train,
+        "shuffled": shuffled_ages(subject),
+    }
+    about = {
+        "synthetic": str(synthetic),
+        "train": str(train),
+        "test": str(test),
+        "atlas": str(settings.atlas) if settings.atlas else "none: quarters of the brain",
+        "canaries": settings.canaries,
+        "weights": {k: str(v) for k, v in settings.weights.items()} or "none given",
+    }
+    return auditor.audit(synthetic.name, subject, yardsticks, about=about)
+
+
+def _atlas(path: Path, space: Space) -> tuple[NDArray[np.int32], dict[int, str]]:
+    """Labels and names: a table with columns index and name (.tsv), or `index name` lines
+    (.txt), beside the image; numbers where there is none."""
+    labels = volume.read_on(path, space).astype(np.int32)
+    stem = path.name.split(".nii")[0]
+    present = [int(k) for k in np.unique(labels) if k > 0]
+    if not present:
+        raise UserError(f"{path} holds no label above 0")
+    names: dict[int, str] = {}
+    table, lines = path.with_name(f"{stem}.tsv"), path.with_name(f"{stem}.txt")
+    try:
+        if table.exists():
+            with table.open(newline="") as stream:
+                rows = list(csv.DictReader(stream, delimiter="\t"))
+            names = {int(row["index"]): row["name"] for row in rows}
+        elif lines.exists():
+            split = [one.split(maxsplit=1) for one in lines.read_text().splitlines() if one.strip()]
+            names = {int(k): name for k, name in split}
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"the names beside {path} cannot be read ({error!r}): expected columns index and name "
+            "in .tsv, or lines such as `3 genu of corpus callosum` in .txt"
+        ) from error
+    return labels, {k: names.get(k, f"region {k}") for k in present}

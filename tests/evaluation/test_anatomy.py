@@ -1,0 +1,201 @@
+"""Ageing, sex, sides, expected anatomy, privacy and utility, with known answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from contracts.errors import UserError
+from evaluation import anatomy, privacy, utility
+from evaluation.audit import Auditor, Subject
+from evaluation.cohort import Cohort, read
+from evaluation.comparison import Comparison, Measure
+from evaluation.controls import plant
+from evaluation.finding import Question
+from evaluation.ms_ssim import KERNEL
+from evaluation.profile import Frame, Profiles, measure
+from tests.evaluation.people import LABELS, MAPS, REGIONS, SPACE, people
+
+TRAIN, TEST, NEW = people(40, 1), people(36, 2), people(36, 3)
+
+
+@pytest.fixture(scope="module")
+def auditor() -> Auditor:
+    return Auditor.of(TRAIN, TEST, SPACE, MAPS, (LABELS, REGIONS), shuffles=200)
+
+
+@pytest.fixture(scope="module")
+def frame(auditor: Auditor) -> Frame:
+    return auditor.frame
+
+
+def profiles(cohort: Cohort, frame: Frame) -> Profiles:
+    return measure(cohort.volumes, cohort.conditions, frame)
+
+
+def failed(auditor: Auditor, cohort: Cohort) -> tuple[Question, ...]:
+    return auditor.audit("x", Subject.of(cohort, auditor.frame)).failed
+
+
+def changed(cohort: Cohort, volumes: np.ndarray) -> Cohort:
+    return Cohort(volumes.astype(np.float32), cohort.conditions, cohort.ids)
+
+
+def test_new_people_pass_and_copies_fail_privacy_alone(auditor: Auditor) -> None:
+    assert failed(auditor, NEW) == ()
+    assert failed(auditor, TRAIN.take(np.arange(36))) == ("privacy",)
+
+
+def test_wrong_units_and_lost_contrast_are_seen(auditor: Auditor) -> None:
+    volumes = NEW.volumes.copy()
+    volumes[:, 1] *= 1000
+    assert "anatomy" in failed(auditor, changed(NEW, volumes))
+    mean = np.repeat(NEW.volumes.mean(axis=0, keepdims=True), len(NEW), axis=0)
+    assert {"fidelity", "diversity"} <= set(failed(auditor, changed(NEW, mean)))
+
+
+def test_shuffled_ages_fail_anatomy_not_fidelity(auditor: Auditor) -> None:
+    order = np.random.default_rng(0).permutation(len(NEW))
+    conditions = tuple(NEW.conditions[i] for i in order)
+    found = failed(auditor, Cohort(NEW.volumes, conditions))
+    assert "anatomy" in found
+    assert "fidelity" not in found
+
+
+def test_audit_is_the_same_twice_and_with_workers(auditor: Auditor) -> None:
+    one = auditor.audit("x", Subject.of(NEW, auditor.frame))
+    two = auditor.audit("x", Subject.of(NEW, auditor.frame, workers=2))
+    assert one.to_json() == two.to_json()
+
+
+def test_yardsticks_stand_beside_and_real_halves_are_near_zero(auditor: Auditor) -> None:
+    subject = Subject.of(NEW, auditor.frame)
+    audit = auditor.audit("x", subject, {"copies": auditor.train})
+    copies = audit.answer("privacy").finding("copy_share").yardsticks
+    assert copies["copies"] > 80
+    assert abs(copies["real"]) < 30
+    kernel = audit.answer("fidelity").finding("kernel_distance")
+    assert set(kernel.yardsticks) == {"real", "copies"}
+
+
+@pytest.mark.parametrize("slope", [-0.02, -0.04])
+def test_known_difference_in_ageing_is_within_its_interval(frame: Frame, slope: float) -> None:
+    made, real = (profiles(people(60, 5, slope), frame), profiles(people(60, 6), frame))
+    pooled = made.followed_by(real)
+    statistic = anatomy.effect(pooled.regions[:, 0], pooled, 1)
+    measure = Measure("age", "Age", "per decade", statistic, "both", 0.001, 10.0)
+    found = Comparison(60, 60, 200).answer("anatomy", [measure], {}).findings[0]
+    assert found.low <= slope - -0.02 <= found.high
+
+
+def test_an_effect_that_a_group_cannot_have_is_left_out(frame: Frame) -> None:
+    pooled = profiles(NEW, frame)
+    women = replace(pooled, male=np.zeros(len(pooled)))
+    statistic = anatomy.effect(women.regions[:, 0], women, 2)
+    member = (np.arange(len(pooled)) < 18).astype(float)[None]
+    np.testing.assert_array_equal(statistic(member, 1 - member), 0)
+
+
+def test_dice_with_the_expected_anatomy_is_high_for_people_and_low_for_noise(frame: Frame) -> None:
+    train, new = profiles(TRAIN, frame), profiles(NEW, frame)
+    people_dice = anatomy.dice(new, train)
+    shuffled = replace(new, white=np.random.default_rng(0).permuted(new.white, axis=1))
+    assert people_dice.mean() > anatomy.dice(shuffled, train).mean() + 0.1
+    assert people_dice.max() <= 1
+
+
+def test_age_is_read_from_features(frame: Frame) -> None:
+    found = anatomy.predicted_age(profiles(NEW, frame), profiles(TRAIN, frame))
+    age = np.array([c.age for c in NEW.conditions])
+    assert np.corrcoef(found, age)[0, 1] > 0.9
+
+
+def test_disguised_copies_are_found_by_name(frame: Frame) -> None:
+    hidden = plant(NEW, TRAIN, 3)
+    pooled = profiles(hidden, frame).followed_by(profiles(TEST, frame))
+    match = privacy.best_match(pooled, profiles(TRAIN, frame))
+    found = privacy.duplicates(match, len(hidden), hidden.ids)
+    assert found.verdict == "fail"
+    assert found.value == 3
+    assert all(name.startswith("canary") for name in found.details)
+    clean = profiles(NEW, frame).followed_by(profiles(TEST, frame))
+    again = privacy.best_match(clean, profiles(TRAIN, frame))
+    assert privacy.duplicates(again, len(NEW)).value == 0
+
+
+def test_a_mirrored_copy_is_found(frame: Frame) -> None:
+    mirrored = changed(TRAIN, TRAIN.volumes[:, :, ::-1])
+    match = privacy.best_match(profiles(mirrored, frame), profiles(TRAIN, frame))
+    assert (match.who == np.arange(len(TRAIN))).all()
+    assert match.likeness.min() > 0.95
+
+
+def test_membership_of_a_loss_that_knows_and_of_one_that_does_not() -> None:
+    rng = np.random.default_rng(0)
+    blind = privacy.membership(rng.normal(size=60), rng.normal(size=60))
+    assert blind.verdict == "pass"
+    assert blind.low <= 0 <= blind.high
+    knows = privacy.membership(rng.normal(-2, 1, 60), rng.normal(size=60))
+    # P(N(0, 1) > N(-2, 1)) = Phi(2 / sqrt 2)
+    assert knows.low <= 0.9214 - 0.5 <= knows.high
+    assert knows.verdict == "fail"
+
+
+def test_copy_share_is_a_twentieth_of_new_points_and_all_of_copies() -> None:
+    rng = np.random.default_rng(2)
+    train, held_out, new = (rng.normal(size=(n, 20)) for n in (60, 400, 400))
+    copies = train[rng.integers(60, size=200)] + 0.1 * rng.normal(size=(200, 20))
+    assert privacy.copy_share(new, held_out, train) == pytest.approx(0.05, abs=0.04)
+    assert privacy.copy_share(copies, held_out, train) == 1
+
+
+def test_learning_from_noise_is_worse_and_adding_real_people_helps(frame: Frame) -> None:
+    train, test, new = (profiles(c, frame) for c in (TRAIN, TEST, NEW))
+    noise = replace(new, features=np.random.default_rng(0).normal(size=new.features.shape))
+    for made, verdict in ((new, "pass"), (noise, "fail")):
+        pooled = made.followed_by(train.take(np.arange(len(made))))
+        n = len(made)
+        measures = [m for m in utility.measures(pooled, test, train) if m.name == "age_error"]
+        assert Comparison(n, n, 200).answer("utility", measures, {}).verdict == verdict
+    gain = utility.augmentation(new, train, test)
+    first, *_, last = gain.details.values()
+    assert first[0] < last[0]  # the fewer real people, the more synthetic ones help
+    assert first[0] < 0
+
+
+def test_folders_of_any_tool_are_read(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    from contracts import volume
+
+    cohort = people(3, 7)
+    rows = ["participant_id\tage\tsex"]
+    for i, name in enumerate(("s1", "s2", "s3")):
+        volume.write(tmp_path / name / f"{name}_FA.nii.gz", cohort.volumes[i, 0], SPACE)
+        volume.write(tmp_path / name / f"{name}_acq-x_md_map.nii.gz", cohort.volumes[i, 1], SPACE)
+        person = cohort.conditions[i]
+        rows.append(f"{name}\t{person.age}\t{person.sex}")
+    (tmp_path / "participants.tsv").write_text("\n".join(rows) + "\n")
+    found, space = read(tmp_path)
+    np.testing.assert_array_equal(found.volumes, cohort.volumes)
+    assert found.conditions == cohort.conditions
+    assert space.shape == SPACE.shape
+    (tmp_path / "s2" / "s2_acq-x_md_map.nii.gz").unlink()
+    with pytest.raises(UserError, match="s2 has no MD map"):
+        read(tmp_path)
+
+
+def test_missing_ages_are_told(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError, match="no FA or MD maps"):
+        read(tmp_path)
+    (tmp_path / "a_FA.nii").touch()
+    (tmp_path / "a_MD.nii").touch()
+    with pytest.raises(UserError, match=r"no .*participants\.tsv"):
+        read(tmp_path)
+    (tmp_path / "participants.tsv").write_text("participant_id\tage\tsex\na\told\tF\n")
+    with pytest.raises(UserError, match="an age in years"):
+        read(tmp_path)
+
+
+def test_the_test_volumes_hold_three_scales() -> None:
+    assert SPACE.shape[0] // 4 >= KERNEL
