@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evaluation.baseline import gaussian_volumes
 from evaluation.comparison import Table
 from evaluation.fidelity import frechet, kernel, neighbours, standardised, wasserstein
 from evaluation.ms_ssim import KERNEL, SCALES, SIGMA, pair_matrix, pair_scores
-from tests.evaluation.people import people
+from tests.evaluation.people import MAPS, people
 
 
 def groups(n: int, m: int) -> tuple[Table, Table]:
@@ -134,3 +135,10 @@ def test_ms_ssim_does_not_change_with_the_unit_or_the_company() -> None:
 def test_volumes_too_small_for_the_window_are_refused() -> None:
     with pytest.raises(ValueError, match="too small for a window"):
         pair_matrix(np.zeros((2, 12, 12, 12), dtype=np.float32), 1.0)
+
+
+def test_a_draw_of_the_baseline_is_fixed_by_its_seed() -> None:
+    train = people(12, 6)
+    two = gaussian_volumes(train, train.conditions[:2], [4, 9], MAPS)
+    one = gaussian_volumes(train, train.conditions[1:2], [9], MAPS)
+    np.testing.assert_allclose(two[1:], one, atol=1e-6)
