@@ -27,11 +27,14 @@ class Covariance:
     Parameters
     ----------
     power : (C, X, Y, Z), variance of each coefficient of `Waves`, about 1 on average.
+    mixture : (C, C), orthonormal columns: combinations of channels that vary independently. FA is
+        low where MD is high.
     long : (X, Y, Z), which waves are long.
     modes : (C * L, C * L), orthonormal columns: how the L long waves of all channels mix.
     """
 
     power: Array
+    mixture: Array
     long: NDArray[np.bool_]
     modes: Array
 
@@ -52,12 +55,15 @@ class Covariance:
         from sklearn.covariance import oas
 
         n, channels, *shape = fields.shape
+        inside = fields[:, :, mask]
+        _, mixture = np.linalg.eigh(np.einsum("ncv,ndv->cd", inside, inside, dtype=np.float64))
         cosines = [_cosines(size) for size in shape]
         long = _long(tuple(shape), zooms)
         power = np.zeros((channels, *shape))
         coefficients = np.empty((n, channels, int(long.sum())))
         for i, one in enumerate(fields):  # one at a time: memory stays flat in the subjects
-            waves = np.einsum("cxyz,ix,jy,kz->cijk", one, *cosines, optimize=True)
+            mixed = np.tensordot(mixture.T, one, axes=1)
+            waves = np.einsum("cxyz,ix,jy,kz->cijk", mixed, *cosines, optimize=True)
             power += waves**2
             coefficients[i] = waves[:, long]
         # A stationary field fills the whole grid, the mask only a part of it.
@@ -70,23 +76,27 @@ class Covariance:
         shrunk, _ = oas(coefficients.reshape(n, -1) / root, assume_centered=True)
         variance, modes = np.linalg.eigh(shrunk * root * root[:, None])
         power[:, long] = np.maximum(variance, _POWER_FLOOR).reshape(channels, -1)
-        return cls(power.astype(np.float32), long, modes.astype(np.float32))
+        return cls(
+            power.astype(np.float32), mixture.astype(np.float32), long, modes.astype(np.float32)
+        )
 
 
 class Waves(nn.Module):
     """The orthonormal basis of a `Covariance`.
 
-    Coefficients (B, C, X, Y, Z) are those of the cosine transform (DCT-II); in the places of
-    the long waves stand the mixtures of them that vary independently.
+    Coefficients (B, C, X, Y, Z) are those of the cosine transform (DCT-II) of mixed channels; in
+    the places of the long waves stand the mixtures of them that vary independently.
     """
 
     power: Tensor
+    mixture: Tensor
     long: Tensor
     modes: Tensor
 
     def __init__(self, covariance: Covariance) -> None:
         super().__init__()
         self.register_buffer("power", torch.from_numpy(covariance.power))
+        self.register_buffer("mixture", torch.from_numpy(covariance.mixture))
         self.register_buffer("long", torch.from_numpy(covariance.long))
         self.register_buffer("modes", torch.from_numpy(covariance.modes))
         for name, size in zip("xyz", covariance.long.shape, strict=True):
@@ -95,7 +105,7 @@ class Waves(nn.Module):
     def forward(self, fields: Tensor) -> Tensor:
         """Coefficients of (B, C, X, Y, Z) fields."""
         x, y, z = (self.get_buffer(name) for name in "xyz")
-        waves = self._along(fields, x, y, z)
+        waves = self._along(self._channels(fields, self.mixture), x, y, z)
         waves[..., self.long] = self._mix(waves[..., self.long], self.modes)
         return waves
 
@@ -104,7 +114,11 @@ class Waves(nn.Module):
         waves = coefficients.clone()
         waves[..., self.long] = self._mix(waves[..., self.long], self.modes.T)
         x, y, z = (self.get_buffer(name).T for name in "xyz")
-        return self._along(waves, x, y, z)
+        return self._channels(self._along(waves, x, y, z), self.mixture.T)
+
+    @staticmethod
+    def _channels(images: Tensor, by: Tensor) -> Tensor:
+        return (by.T @ images.flatten(2)).reshape(images.shape)
 
     @staticmethod
     def _along(images: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:

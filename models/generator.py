@@ -256,7 +256,7 @@ class Generator:
             f"prior.{name}": getattr(self.prior, name)
             for name in ("coefficients", "mask", "scale", "knots", "gain")
         }
-        for name in ("power", "long", "modes"):
+        for name in ("power", "mixture", "long", "modes"):
             parts[f"covariance.{name}"] = getattr(self.prior.covariance, name)
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 
