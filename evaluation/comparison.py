@@ -17,7 +17,9 @@ Table = NDArray[np.float64]
 Statistic = Callable[[Table, Table], Table]
 Tail = Literal["above", "below", "both"]
 
-ALPHA = 0.05
+# A question is to be answered wrongly in at most 5 % of comparisons; half of that leaves room for
+# what regroupings do not know (a real cohort's subjects are not quite exchangeable).
+ALPHA = 0.025
 _Z95 = 1.959964
 _FEWEST = 4
 # A verdict needs to see differences of this many tolerances.
@@ -80,7 +82,7 @@ class Comparison:
     average where the groups do not differ, whatever its bias; its interval takes the larger of
     the two spreads. p-values are those of the largest standardised difference of all that decides
     a question (Westfall & Young 1993, single step), so that a question is answered wrongly in at
-    most 5 % of comparisons of one population with itself. A measure of many columns counts by its
+    most 2.5 % of comparisons of one population with itself. A measure of many columns counts by its
     largest one, standardised in turn, so that it does not drown a measure of one.
 
     Parameters
