@@ -184,8 +184,8 @@ def main(name: str) -> None:
     found = report["metrics"]["kernel_distance"]
     verdicts = ", ".join(f"{q} {verdict}" for q, verdict in report["verdicts"].items())
     say(
-        f"{name}: {verdicts}; kernel distance {found['value']:.1f}, "
-        f"Gaussian baseline {found['gaussian']:.1f}, real {found['real']:.1f} (x 1e-3)"
+        f"{name}: {verdicts}; kernel distance {found['value']:.4f}, "
+        f"Gaussian baseline {found['gaussian']:.4f}, real {found['real']:.4f}"
     )
 
 

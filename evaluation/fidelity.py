@@ -25,8 +25,8 @@ def measures(pooled: Profiles, train: Profiles, frame: Frame) -> list[Measure]:
     points = standardised(pooled.features, train.features)
     reference = standardised(train.features, train.features)
     out = [
-        Measure("kernel_distance", "Kernel distance of features", "x 1e-3",
-                kernel(points, median_distance(reference)), "above", 20.0, 1e3),
+        Measure("kernel_distance", "Kernel distance of features", "",
+                kernel(points, median_distance(reference)), "above", 0.02),
         Measure("frechet_distance", f"Frechet distance of {_COMPONENTS} feature components", "",
                 frechet(components(points, reference)), "above", needed=2 * _COMPONENTS),
     ]  # fmt: skip

@@ -25,7 +25,7 @@ _ROWS = {
     "copy_share": "nearer to a training subject than 95 % of new people (%)",
     "age_error": "age learnt from synthetic, tested on real: error (years)",
 }
-_FACTORS = {"fa_histogram": 1e3, "fa_ms_ssim": 1e3}
+_FACTORS = {"kernel_distance": 1e3, "fa_histogram": 1e3, "fa_ms_ssim": 1e3}
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:

@@ -22,8 +22,8 @@ sweep (a search for adapter settings) and, nested under it, trial.
 | `train/loss` | flow matching loss by step; 1 is the closed-form Gaussian's | lower |
 | `val/kernel_distance` | distance of samples to the target group's validation subjects | lower |
 | `val/copy_share` | share of samples that are near copies of a training subject | lower |
-| `test/...` | scores of the final evaluation, held-out subjects | distances: lower |
-| `test/..._real_ref` | the same score of real training subjects: the best to hope for | |
+| `test/...` | audit: differences from held-out subjects, 0 where there are none | nearer 0 |
+| `test/..._real_ref` | the same of real validation subjects: the best to hope for | |
 | `test/..._gaussian_ref` | of a Gaussian model without a network: what to beat | |
 
 A base is scored on the base group, an adapted generator on the target group (tag `group`): compare

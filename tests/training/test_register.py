@@ -81,7 +81,7 @@ def test_every_version_leads_back_and_the_champion_is_what_was_saved(
     assert version.run_id == chain["3d"]["adapted"]
     assert version.tags["gate"] == "failed"
     assert version.tags["base.digest"] == tiny_generator("3d", seed=2).digest
-    assert version.tags["test.fa_error"] == "0.02 [0.01, 0.03] (Gaussian 0.03, real 0.01)"
+    assert version.tags["test.fa_error"] == "0.02 [0.01, 0.03] (gaussian 0.03, real 0.01)"
     assert LINEAGE.items() <= version.tags.items()
 
 
