@@ -127,7 +127,10 @@ class Auditor:
         comparison, measures, extra = self._measures(question, synthetic)
         if question == "utility":
             made, train = synthetic.profiles, self.train.profiles
-            extra = [*extra, utility.augmentation(made, train, self.test.profiles, self.seed)]
+            rows = np.arange(min(len(made), fidelity.MOST))
+            known = train.take(np.arange(min(len(train), fidelity.MOST)))
+            gain = utility.augmentation(made.take(rows), known, self.test.profiles, self.seed)
+            extra = [*extra, gain]
         answer = comparison.answer(question, measures, yardsticks, extra)
         if question == "privacy" and membership is not None:
             return privacy.with_membership(answer, privacy.membership(*membership))
@@ -138,7 +141,7 @@ class Auditor:
     ) -> tuple[Comparison, Sequence[Measure], Sequence[Finding]]:
         train, test, made = self.train.profiles, self.test.profiles, synthetic.profiles
         if question == "utility":
-            n = min(len(made), len(train))
+            n = min(len(made), len(train), fidelity.MOST)
             rows = np.arange(n)
             pooled = made.take(rows).followed_by(train.take(rows))
             comparison = Comparison(n, n, self.shuffles, self.seed)
@@ -146,7 +149,7 @@ class Auditor:
         pooled = made.followed_by(test)
         comparison = Comparison(len(made), len(test), self.shuffles, self.seed)
         if question == "fidelity":
-            return comparison, fidelity.measures(pooled, train, self.frame), ()
+            return comparison, fidelity.measures(pooled, train, self.frame, len(made)), ()
         if question == "diversity":
             pairs = self.similarity(synthetic, self.test)
             return comparison, diversity.measures(pooled, train, pairs, len(made)), ()

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.comparison import Measure, Statistic, Table, mean_difference, weights
-from evaluation.fidelity import standardised
+from evaluation.fidelity import Rows, few, standardised
 from evaluation.ms_ssim import pair_matrix
 from evaluation.profile import Profiles
 
@@ -35,7 +35,7 @@ def measures(pooled: Profiles, train: Profiles, pairs: Table, n: int) -> list[Me
         Measure("variance", "Variance of features, log of its ratio to real", "",
                 _variance(points), "below", 0.35),
         Measure("dimension", "Effective dimension, log of its ratio to real", "",
-                _dimension(points), "below", 0.4),
+                _dimension(points, few(n, len(pooled))), "below", 0.4),
         Measure("conditions", "Ages and sexes, share that would have to move", "",
                 _cells(pooled), "above", 0.2),
     ]  # fmt: skip
@@ -76,9 +76,9 @@ def _variance(points: Table) -> Statistic:
     return statistic
 
 
-def _dimension(points: Table) -> Statistic:
+def _dimension(points: Table, chosen: Rows) -> Statistic:
     """(sum of eigenvalues)^2 / (sum of their squares) of each group's covariance."""
-    gram = points @ points.T
+    gram = points[chosen] @ points[chosen].T
 
     def one(member: Table) -> float:
         rows = np.flatnonzero(member)
@@ -87,7 +87,8 @@ def _dimension(points: Table) -> Statistic:
         return float(np.trace(inner) ** 2 / max((inner**2).sum(), 1e-12))
 
     def statistic(first: Table, second: Table) -> Table:
-        ratios = [max(one(a), 1e-3) / max(one(b), 1e-3) for a, b in zip(first, second, strict=True)]
+        pairs = zip(first[:, chosen], second[:, chosen], strict=True)
+        ratios = [max(one(a), 1e-3) / max(one(b), 1e-3) for a, b in pairs]
         logs: Table = np.log(np.array(ratios))
         return logs[:, None]
 

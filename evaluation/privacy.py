@@ -21,6 +21,7 @@ Coarse = NDArray[np.floating[Any]]
 # Of held-out subjects this share is nearer to a training subject than the limit, by construction.
 EXPECTED_SHARE = 0.05
 _SHIFT = 2
+_PER_STRETCH = 64
 _COPY = 0.5
 
 
@@ -57,7 +58,7 @@ class Match:
     """
 
     likeness: Table
-    who: Table
+    who: NDArray[np.int64]
 
 
 def best_match(profiles: Profiles, train: Profiles) -> Match:
@@ -69,11 +70,15 @@ def best_match(profiles: Profiles, train: Profiles) -> Match:
     """
     mean = train.coarse.astype(np.float32).mean(axis=0)
     known = _residual(train.coarse, mean)
-    plain = _residual(profiles.coarse, mean) @ known.T
-    mirrored = _residual(profiles.coarse[:, ::-1], mean) @ known.T
-    found = np.maximum(plain, mirrored)
-    who = found.argmax(axis=1)
-    return Match(found[np.arange(len(found)), who].astype(np.float64), who)
+    likeness, who = np.empty(len(profiles)), np.empty(len(profiles), dtype=np.int64)
+    for start in range(0, len(profiles), _PER_STRETCH):
+        stretch = slice(start, start + _PER_STRETCH)
+        images = profiles.coarse[stretch]
+        plain, mirrored = (_residual(i, mean) @ known.T for i in (images, images[:, ::-1]))
+        found = np.maximum(plain, mirrored)
+        who[stretch] = found.argmax(axis=1)
+        likeness[stretch] = found.max(axis=1)
+    return Match(likeness, who)
 
 
 def _residual(images: Coarse, mean: Coarse) -> Coarse:
