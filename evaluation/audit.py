@@ -20,7 +20,6 @@ from evaluation.profile import Frame, Profiles, measure
 Array = NDArray[np.float32]
 
 _FEWEST_HALF = 8
-_BRIEF = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +168,8 @@ class Auditor:
 
     def _values(self, subject: Subject) -> dict[str, float]:
         out: dict[str, float] = {}
-        # A value needs the mean over regroupings, not their tail.
-        brief = replace(self, shuffles=min(self.shuffles, _BRIEF))
         for question in self.questions:
-            comparison, measures, extra = brief._measures(question, subject)
+            comparison, measures, extra = self._measures(question, subject)
             out |= comparison.values(measures)
             out |= {finding.name: finding.value for finding in extra}
         return out

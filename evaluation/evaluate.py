@@ -133,11 +133,13 @@ def _sample(
 def flat(audit: Audit) -> dict[str, Any]:
     """The scores of an audit without its details, for `dvc metrics` and tags.
 
-    ``metrics`` holds per finding its value, interval, verdict and yardsticks.
+    ``metrics`` holds per finding that was computed its value, interval, verdict and yardsticks.
     """
     metrics = {}
     for answer in audit.answers:
         for found in answer.findings:
+            if math.isnan(found.value):  # too few volumes; the audit says how many are needed
+                continue
             metrics[found.name] = {
                 "value": found.value,
                 "low": found.low,
@@ -165,8 +167,7 @@ def _log(record: Path, scores: dict[str, Any], name: str) -> None:
         return
     logged = {}
     for metric, found in scores["metrics"].items():
-        if math.isfinite(found["value"]):
-            logged[f"test/{metric}"] = found["value"]
+        logged[f"test/{metric}"] = found["value"]
         for label in ("real", "gaussian"):
             if label in found:
                 logged[f"test/{metric}_{label}_ref"] = found[label]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 SCHEMA = 1
@@ -93,6 +94,14 @@ class Audit:
                 return one
         raise KeyError(question)
 
+    def with_findings(self, question: Question, more: Sequence[Finding]) -> Audit:
+        """The audit with more that was measured for a question; its verdict stays."""
+        answers = tuple(
+            replace(a, findings=(*a.findings, *more)) if a.question == question else a
+            for a in self.answers
+        )
+        return replace(self, answers=answers)
+
     @property
     def failed(self) -> tuple[Question, ...]:
         """Questions whose verdict is fail."""
@@ -100,7 +109,8 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; `schema` rises when a key changes its meaning or goes."""
-        return {"schema": SCHEMA, **asdict(self)}
+        plain: dict[str, Any] = _without_nan({"schema": SCHEMA, **asdict(self)})
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Audit:
@@ -115,8 +125,20 @@ class Audit:
         answers = []
         for one in data["answers"]:
             findings = tuple(
-                Finding(**{**f, "details": {k: tuple(v) for k, v in f["details"].items()}})
+                Finding(
+                    **{**f, **{k: math.nan for k in ("value", "low", "high") if f[k] is None}}
+                    | {"details": {k: tuple(v) for k, v in f["details"].items()}}
+                )
                 for f in one["findings"]
             )
             answers.append(Answer(**{**one, "findings": findings}))
         return cls(data["name"], data["n"], tuple(answers), data["about"])
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no number for what was not computed."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

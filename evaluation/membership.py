@@ -12,7 +12,7 @@ from models.generator import Generator, condition_vector
 Table = NDArray[np.float64]
 
 # Where a network that has learnt a brain by heart shows it best: neither all noise nor none.
-_TIMES = (0.3, 0.6)
+_TIMES = (0.2, 0.4, 0.6, 0.8)
 _MOST = 32
 _SLICES = 8
 _TOGETHER = 2

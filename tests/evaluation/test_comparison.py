@@ -113,5 +113,10 @@ def test_audit_survives_json() -> None:
                       {"left": (1.0, 0.0, 2.0)})  # fmt: skip
     audit = Audit("x", {"test": 3}, (Answer("privacy", "fail", "Words.", (finding,)),), {"seed": 1})
     assert Audit.from_json(json.loads(json.dumps(audit.to_json()))) == audit
+    lost = Finding("b", "B", "", math.nan, math.nan, math.nan, verdict="n too small", needed=9)
+    lacking = Audit("x", {"test": 3}, (Answer("privacy", "pass", "Words.", (lost,)),))
+    again = Audit.from_json(json.loads(json.dumps(lacking.to_json(), allow_nan=False)))
+    assert math.isnan(again.answers[0].findings[0].value)
+    assert again.answers[0].findings[0].needed == 9
     with pytest.raises(ValueError, match="audit again"):
         Audit.from_json({**audit.to_json(), "schema": 0})
