@@ -124,15 +124,23 @@ class Audit:
             raise ValueError(f"audit schema {data['schema']}, expected {SCHEMA}: audit again")
         answers = []
         for one in data["answers"]:
-            findings = tuple(
-                Finding(
-                    **{**f, **{k: math.nan for k in ("value", "low", "high") if f[k] is None}}
-                    | {"details": {k: tuple(v) for k, v in f["details"].items()}}
-                )
-                for f in one["findings"]
-            )
+            findings = tuple(_finding(f) for f in one["findings"])
             answers.append(Answer(**{**one, "findings": findings}))
         return cls(data["name"], data["n"], tuple(answers), data["about"])
+
+
+def _finding(data: Mapping[str, Any]) -> Finding:
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return Finding(
+        **{
+            **data,
+            **{k: number(data[k]) for k in ("value", "low", "high")},
+            "yardsticks": {k: number(v) for k, v in data["yardsticks"].items()},
+            "details": {k: tuple(map(number, v)) for k, v in data["details"].items()},
+        }
+    )
 
 
 def _without_nan(value: Any) -> Any:
