@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from contracts.console import command, say
 from contracts.errors import UserError
+
+if TYPE_CHECKING:
+    from evaluation.weights import Kind
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _SHUFFLES = click.option("--shuffles", default=300, show_default=True, help="Per comparison.")
@@ -48,8 +52,11 @@ def audit(
     """Judge a folder of maps; write audit.json and report.html."""
     from evaluation import folders, report
 
-    weights = {"medicalnet": medicalnet, "radimagenet": radimagenet}
-    chosen = {kind: path for kind, path in weights.items() if path is not None}
+    chosen: dict[Kind, Path] = {}
+    if medicalnet is not None:
+        chosen["medicalnet"] = medicalnet
+    if radimagenet is not None:
+        chosen["radimagenet"] = radimagenet
     settings = folders.Settings(atlas, canaries, chosen, networks, workers, shuffles)
     found = folders.audit(synthetic, train, test, settings)
     out.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,13 @@ from contracts.space import Space
 from evaluation.audit import Auditor, Subject
 from evaluation.baseline import gaussian_volumes
 from evaluation.cohort import Cohort, read
+from evaluation.comparison import Comparison, Measure, Table
 from evaluation.controls import plant, shuffled_ages
-from evaluation.finding import Audit
+from evaluation.distance import median_distance
+from evaluation.fidelity import components, frechet, kernel, standardised
+from evaluation.finding import Audit, Finding
+from evaluation.networks import NetworkSettings, compare
+from evaluation.weights import Kind, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Settings:
 
     atlas: Path | None = None
     canaries: int = 0
-    weights: Mapping[str, Path] = field(default_factory=dict)
+    weights: Mapping[Kind, Path] = field(default_factory=dict)
     networks: bool = False
     workers: int = 1
     shuffles: int = 300
@@ -75,7 +82,42 @@ def audit(synthetic: Path, train: Path, test: Path, settings: Settings) -> Audit
         "canaries": settings.canaries,
         "weights": {k: str(v) for k, v in settings.weights.items()} or "none given",
     }
-    return auditor.audit(synthetic.name, subject, yardsticks, about=about)
+    extractors = {k: load(k, path) for k, path in settings.weights.items()}
+    found = auditor.audit(synthetic.name, subject, yardsticks, about=about)
+    for kind in get_args(Kind):
+        if kind not in extractors:
+            found = found.with_findings("fidelity", [_absent(kind)])
+            continue
+        say(f"features of {kind}")
+        extract = extractors[kind]
+        points = (extract(made.volumes), extract(new.volumes), extract(known.volumes))
+        found = found.with_findings("fidelity", _features(kind, *points, settings.shuffles))
+    if settings.networks:
+        pair = (NetworkSettings("2d"), NetworkSettings("3d"))
+        more = [f for one in pair for f in compare(made, known, new, MAPS, one)]
+        found = found.with_findings("utility", more)
+    return found
+
+
+def _absent(kind: Kind) -> Finding:
+    label = f"Kernel distance of {kind} features: no weights given"
+    return Finding(f"{kind}_kernel", label, "", math.nan, math.nan, math.nan)
+
+
+def _features(
+    kind: Kind, made: Table, new: Table, known: Table, shuffles: int
+) -> tuple[Finding, ...]:
+    """Kernel and Frechet distance of pretrained features: reported, not judged, since no
+    tolerance for them is known."""
+    pooled = standardised(np.concatenate([made, new]), known)
+    reference = standardised(known, known)
+    measures = [
+        Measure(f"{kind}_kernel", f"Kernel distance of {kind} features", "",
+                kernel(pooled, median_distance(reference)), "above"),
+        Measure(f"{kind}_frechet", f"Frechet distance of 8 components of {kind} features", "",
+                frechet(components(pooled, reference)), "above", needed=16),
+    ]  # fmt: skip
+    return Comparison(len(made), len(new), shuffles).answer("fidelity", measures, {}).findings
 
 
 def _atlas(path: Path, space: Space) -> tuple[NDArray[np.int32], dict[int, str]]:

@@ -54,6 +54,10 @@ def test_a_folder_is_audited_and_reported(folders: dict[str, Path], tmp_path: Pa
     assert set(yardsticks) == {"real", "gaussian", "copies", "shuffled"}
     assert yardsticks["copies"] > 80
     assert "privacy    pass" in said
+    for kind in ("medicalnet", "radimagenet"):
+        absent = audit.answer("fidelity").finding(f"{kind}_kernel")
+        assert absent.verdict == "not measured"
+        assert "no weights given" in absent.label
     assert "made" in (tmp_path / "report.html").read_text()
 
 
@@ -62,6 +66,19 @@ def test_canaries_are_found(folders: dict[str, Path], tmp_path: Path) -> None:
     found = audit.answer("privacy").finding("near_duplicates")
     assert (found.value, found.verdict) == (2, "fail")
     assert all(name.startswith("canary") for name in found.details)
+
+
+def test_a_weights_file_that_is_not_there_is_told_before_any_work(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(
+        main,
+        ["audit", str(folders["made"]), "--train", str(folders["train"]), "--test",
+         str(folders["test"]), "--medicalnet", str(tmp_path / "none.pth")],
+    )  # fmt: skip
+    assert done.exit_code != 0
+    assert done.output.splitlines()[-1].startswith("error: ")
+    assert "none.pth" in done.output
 
 
 def test_maps_on_another_grid_are_refused_in_one_line(
