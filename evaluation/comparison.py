@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -144,7 +144,7 @@ class Comparison:
             for m in measures
             if m not in possible
         ]  # fmt: skip
-        findings += extra
+        findings += [replace(f, yardsticks=_beside(f.name, yardsticks)) for f in extra]
         return conclude(question, findings)
 
     def values(self, measures: Sequence[Measure]) -> dict[str, float]:
@@ -221,7 +221,7 @@ class Comparison:
             p=float(p[worst]) if measure.tolerance is not None else None,
             verdict=verdict,
             needed=needed,
-            yardsticks={k: v[measure.name] for k, v in yardsticks.items() if measure.name in v},
+            yardsticks=_beside(measure.name, yardsticks),
             details={
                 part: (float(value[i]), float(low[i]), float(high[i]))
                 for i, part in enumerate(measure.parts)
@@ -247,6 +247,10 @@ def conclude(question: Question, findings: Sequence[Finding]) -> Answer:
             question, "not measured", "Nothing that decides was measured.", tuple(findings)
         )
     return Answer(question, "pass", "No difference from real that matters.", tuple(findings))
+
+
+def _beside(name: str, yardsticks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {k: values[name] for k, values in yardsticks.items() if name in values}
 
 
 def _within(label: str) -> str:

@@ -76,6 +76,8 @@ def test_yardsticks_stand_beside_and_real_halves_are_near_zero(auditor: Auditor)
     copies = audit.answer("privacy").finding("copy_share").yardsticks
     assert copies["copies"] > 80
     assert abs(copies["real"]) < 30
+    duplicates = audit.answer("privacy").finding("near_duplicates")
+    assert duplicates.yardsticks["copies"] == len(TRAIN)
     kernel = audit.answer("fidelity").finding("kernel_distance")
     assert set(kernel.yardsticks) == {"real", "copies"}
 
