@@ -64,6 +64,24 @@ def validity(synthetic: Profiles) -> Finding:
     )  # fmt: skip
 
 
+def agreement(synthetic: Profiles, real: Profiles, frame: Frame) -> list[Finding]:
+    """Bland & Altman's (1986) limits of agreement of regional means, in physical units.
+
+    A pair is a region: its mean over synthetic and over real volumes. The interval is the limits,
+    which hold 95 % of regions' differences, not a confidence interval.
+    """
+    out = []
+    for k, spec in enumerate(frame.maps):
+        unit, factor = ("", 1.0) if spec.name == "fa" else ("um2/s", 1e6)
+        gap = factor * (synthetic.regions[:, k].mean(axis=0) - real.regions[:, k].mean(axis=0))
+        bias, half = float(gap.mean()), 1.959964 * float(gap.std(ddof=1))
+        details = {n: (float(g), float(g), float(g)) for n, g in zip(frame.names, gap, strict=True)}
+        label = f"{spec.label} of regions, mean difference [limits of agreement]"
+        out.append(Finding(f"{spec.name}_agreement", label, unit, bias, bias - half, bias + half,
+                           details=details))  # fmt: skip
+    return out
+
+
 class _Spread:
     """Puts values in units of real subjects' spread around their expectation for age and sex."""
 

@@ -154,7 +154,7 @@ class Auditor:
             pairs = self.similarity(synthetic, self.test)
             return comparison, diversity.measures(pooled, train, pairs, len(made)), ()
         if question == "anatomy":
-            extra = (anatomy.validity(made),)
+            extra = (anatomy.validity(made), *anatomy.agreement(made, test, self.frame))
             return comparison, anatomy.measures(pooled, train, self.frame), extra
         match = privacy.best_match(pooled, train)
         extra = (privacy.duplicates(match, len(made), synthetic.ids),)

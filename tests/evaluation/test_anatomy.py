@@ -92,6 +92,19 @@ def test_known_difference_in_ageing_is_within_its_interval(frame: Frame, slope: 
     assert found.low <= slope - -0.02 <= found.high
 
 
+def test_limits_of_agreement_are_the_shift_and_nothing_else(frame: Frame) -> None:
+    real = profiles(NEW, frame)
+    shifted = replace(real, regions=real.regions + np.array([0.02, 1e-5])[:, None])
+    fa, md = anatomy.agreement(shifted, real, frame)
+    assert (fa.low, fa.value, fa.high) == pytest.approx((0.02,) * 3)
+    assert (md.low, md.value, md.high) == pytest.approx((10.0,) * 3)
+    uneven = replace(real, regions=real.regions + np.array([0.01, 0.03]))
+    fa, _ = anatomy.agreement(uneven, real, frame)
+    assert fa.value == pytest.approx(0.02)
+    assert fa.high - fa.value == pytest.approx(1.96 * 0.01 * 2**0.5, rel=1e-3)
+    assert fa.verdict == "not measured"
+
+
 def test_an_effect_that_a_group_cannot_have_is_left_out(frame: Frame) -> None:
     pooled = profiles(NEW, frame)
     women = replace(pooled, male=np.zeros(len(pooled)))
