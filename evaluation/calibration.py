@@ -18,6 +18,11 @@ from evaluation.ms_ssim import pair_matrix
 from evaluation.profile import Frame
 
 
+# Their truth is not zero (a gain, a count), or what they show is no confidence interval (limits of
+# agreement).
+_OTHERWISE = ("augmentation", "near_duplicates", "fa_agreement", "md_agreement")
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What came out of audits of real against real.
@@ -71,9 +76,9 @@ def calibrate(
             for found in answer.findings:
                 if not found.low < found.high:
                     continue
+                if found.name in _OTHERWISE:
+                    continue
                 parts = found.details.values() or [(found.value, found.low, found.high)]
-                if found.name in ("augmentation", "near_duplicates"):
-                    continue  # counted and resampled otherwise: their truth is not zero
                 hits[found.name].append(float(np.mean([a <= 0 <= b for _, a, b in parts])))
     return Calibration(splits, n, alarms, {k: float(np.mean(v)) for k, v in hits.items()})
 
