@@ -17,7 +17,6 @@ from evaluation.finding import QUESTIONS, Audit, Question
 from evaluation.ms_ssim import pair_matrix
 from evaluation.profile import Frame
 
-
 # Their truth is not zero (a gain, a count), or what they show is no confidence interval (limits of
 # agreement).
 _OTHERWISE = ("augmentation", "near_duplicates", "fa_agreement", "md_agreement")
