@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,10 +58,17 @@ def pair_scores(
         window = _Window(current.shape[1:], kernel)
         mean = window(current)
         variance = window(current**2) - mean**2
-        last = scale == len(scales) - 1
-        for start in range(0, len(pairs), _TOGETHER):
+
+        def few(
+            start: int,
+            window: _Window = window,
+            images: Array = current,
+            mean: Array = mean,
+            variance: Array = variance,
+            last: bool = scale == len(scales) - 1,
+        ) -> Table:
             i, j = pairs[start : start + _TOGETHER].T
-            value = window(current[i] * current[j])
+            value = window(images[i] * images[j])
             both = mean[i] * mean[j]
             value -= both
             value *= 2
@@ -66,8 +76,13 @@ def pair_scores(
             value /= variance[i] + variance[j] + c2
             if last:
                 value *= (2 * both + c1) / (mean[i] ** 2 + mean[j] ** 2 + c1)
-            average = value.mean(axis=(1, 2, 3), dtype=np.float64)
-            scores[start : start + _TOGETHER] *= np.maximum(average, 0) ** weight
+            average: Table = value.mean(axis=(1, 2, 3), dtype=np.float64)
+            return average
+
+        # NumPy leaves the interpreter alone while it computes; which thread does it is no matter.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            averages = list(pool.map(few, range(0, len(pairs), _TOGETHER)))
+        scores *= np.maximum(np.concatenate(averages), 0) ** weight
         current = _halved(current)
     return scores
 

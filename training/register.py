@@ -271,8 +271,13 @@ def _evaluation(generator: Generator, name: str) -> dict[str, Any]:
     return report
 
 
+_SHOWN = ("test.n", "test.kernel_distance", "test.copy_share")
+
+
 def _description(tags: dict[str, str], gate: Gate) -> str:
-    rows = "\n".join(f"| {key} | {tags[key]} |" for key in sorted(tags))
+    # PostgreSQL holds 5000 characters; all findings are in the tags `test.*`.
+    shown = [k for k in sorted(tags) if not k.startswith("test.") or k in _SHOWN]
+    rows = "\n".join(f"| {key} | {tags[key]} |" for key in shown)
     return (
         f"# {tags['stage'].capitalize()} {tags['dim'].upper()} generator of FA and MD maps\n"
         f"Kernel distance to the target group's validation subjects: base {gate.base:.4g}, "
