@@ -17,7 +17,7 @@ KERNEL = 7
 SIGMA = 1.5
 SCALES = (0.0710, 0.4530, 0.4760)  # the first three of Wang et al. 2003, made to sum to one
 _K1, _K2 = 0.01, 0.03
-_TOGETHER = 16
+_TOGETHER = 8
 
 
 def pair_matrix(images: Array, maximum: float) -> Table:
@@ -46,6 +46,8 @@ def pair_scores(
     ------
     ValueError : if the smallest scale is smaller than the window.
     """
+    from threadpoolctl import threadpool_limits
+
     if min(images.shape[1:]) // 2 ** (len(scales) - 1) < kernel:
         raise ValueError(
             f"volumes of {images.shape[1:]} voxels are too small for a window of {kernel} at "
@@ -80,7 +82,8 @@ def pair_scores(
             return average
 
         # NumPy leaves the interpreter alone while it computes; which thread does it is no matter.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Matrix products with threads of their own on top would halve the speed.
+        with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
             averages = list(pool.map(few, range(0, len(pairs), _TOGETHER)))
         scores *= np.maximum(np.concatenate(averages), 0) ** weight
         current = _halved(current)
