@@ -73,6 +73,6 @@ def _pool(
 
 def _single_thread() -> None:
     """One BLAS thread per process: scans run side by side."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

@@ -229,7 +229,7 @@ def _run(
 
 def _single_thread() -> None:
     """One BLAS thread per process: subjects run side by side."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
 
