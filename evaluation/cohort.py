@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -86,7 +87,9 @@ def read(folder: Path, space: Space | None = None) -> tuple[Cohort, Space]:
 def _files(folder: Path, spec: MapSpec) -> dict[str, Path]:
     word = re.compile(rf"(?<![a-z]){spec.name}(?![a-z])", re.IGNORECASE)
     out: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.nii*")):
+    # Unlike Path.rglob, this follows linked folders.
+    found = glob.glob(f"{glob.escape(str(folder))}/**/*.nii*", recursive=True)
+    for path in map(Path, sorted(found)):
         name = path.name.split(".nii")[0]
         subject, _, rest = name.partition("_")
         if word.search(rest or name):
