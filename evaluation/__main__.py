@@ -30,8 +30,8 @@ def main() -> None:
 @click.option("--atlas", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Label image on the maps' grid; names in a .tsv or .txt beside it.")  # fmt: skip
 @click.option("--canaries", default=0, help="Plant this many disguised training subjects.")
-@click.option("--medicalnet", type=click.Path(path_type=Path), help="Weights for its features.")
-@click.option("--radimagenet", type=click.Path(path_type=Path), help="Weights for its features.")
+@click.option("--medicalnet", help="Weights for its features: FILE or hf:OWNER/NAME/FILE.")
+@click.option("--radimagenet", help="Weights for its features, likewise.")
 @click.option("--networks", is_flag=True, help="Train 2D and 3D networks too (minutes).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("audit"), show_default=True)
 @click.option("--workers", default=1, show_default=True)
@@ -42,17 +42,17 @@ def audit(
     test: Path,
     atlas: Path | None,
     canaries: int,
-    medicalnet: Path | None,
-    radimagenet: Path | None,
+    medicalnet: str | None,
+    radimagenet: str | None,
     networks: bool,
     out: Path,
     workers: int,
     shuffles: int,
 ) -> None:
-    """Judge a folder of maps; write audit.json and report.html."""
+    """Judge a folder of maps; write metrics.json and report.html."""
     from evaluation import folders, report
 
-    chosen: dict[Kind, Path] = {}
+    chosen: dict[Kind, str] = {}
     if medicalnet is not None:
         chosen["medicalnet"] = medicalnet
     if radimagenet is not None:
@@ -60,11 +60,11 @@ def audit(
     settings = folders.Settings(atlas, canaries, chosen, networks, workers, shuffles)
     found = folders.audit(synthetic, train, test, settings)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "audit.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    (out / "metrics.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
     report.write(out / "report.html", found)
     for answer in found.answers:
         click.echo(f"{answer.question:<10} {answer.verdict:<12} {answer.words}")
-    say(f"{out}/report.html has the numbers, {out}/audit.json all of them")
+    say(f"{out}/report.html has the numbers, {out}/metrics.json all of them")
 
 
 @command()

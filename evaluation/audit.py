@@ -157,7 +157,7 @@ class Auditor:
             extra = (anatomy.validity(made), *anatomy.agreement(made, test, self.frame))
             return comparison, anatomy.measures(pooled, train, self.frame), extra
         match = privacy.best_match(pooled, train)
-        extra = (privacy.duplicates(match, len(made), synthetic.ids),)
+        extra = privacy.duplicates(match, len(made), synthetic.ids)
         return comparison, privacy.measures(pooled, train, match), extra
 
     def _halves(self) -> dict[str, float]:

@@ -19,7 +19,7 @@ from evaluation.profile import Frame
 
 # Their truth is not zero (a gain, a count), or what they show is no confidence interval (limits of
 # agreement).
-_OTHERWISE = ("augmentation", "near_duplicates", "fa_agreement", "md_agreement")
+_OTHERWISE = ("augmentation", "near_duplicates", "blends", "fa_agreement", "md_agreement")
 
 
 @dataclass(frozen=True, slots=True)

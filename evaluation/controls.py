@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from evaluation.profile import BACKGROUND_MD
 Array = NDArray[np.float32]
 # Widths of the blur, in voxels.
 _BLUR = 0.42
+# Smoothness and largest size of a bend, in voxels.
+_BEND = 5.0
+_BEND_BY = 1.5
 
 # (new real subjects, training subjects) -> the control
 Make = Callable[[Cohort, Cohort], Cohort]
@@ -51,6 +55,8 @@ def controls() -> tuple[Control, ...]:
         Control("copies of training subjects", ("privacy",), _copies),
         Control("half copies", ("privacy",), _half_copies),
         Control("three copies, shifted and brightened", ("privacy",), _hidden_copies),
+        Control("three copies, warped", ("privacy",), _warped_copies),
+        Control("three blends of two training subjects", ("privacy",), _blends),
         Control("noise added", ("fidelity",), of_new(_noisy)),
         Control("blurred", ("fidelity", "anatomy"), of_new(_blurred)),
         Control("FA 15 % too high", values, of_new(lambda new: _gain(new, 0, 1.15))),
@@ -78,6 +84,42 @@ def _hidden_copies(new: Cohort, train: Cohort) -> Cohort:
     return plant(new, train, 3)
 
 
+def _warped_copies(new: Cohort, train: Cohort) -> Cohort:
+    """Training subjects bent smoothly, by up to one and a half voxels."""
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
+    rng = np.random.default_rng(4)
+    chosen = train.take(rng.permutation(len(train))[:3])
+    volumes = np.empty_like(chosen.volumes)
+    grid = np.stack(np.meshgrid(*map(np.arange, volumes.shape[2:]), indexing="ij"))
+    for i, volume in enumerate(chosen.volumes):
+        bend = gaussian_filter(rng.standard_normal(grid.shape), (0, _BEND, _BEND, _BEND))
+        bend *= _BEND_BY / np.sqrt((bend**2).sum(axis=0)).max()
+        brain = map_coordinates((volume[1] > BACKGROUND_MD).astype(np.float32), grid + bend) > 0.5
+        for k, image in enumerate(volume):
+            volumes[i, k] = np.where(brain, map_coordinates(image, grid + bend, order=1), 0)
+    return _joined(
+        Cohort(_possible(volumes), chosen.conditions, ("bent 0", "bent 1", "bent 2")),
+        _named(new.take(np.arange(3, len(new)))),
+    )
+
+
+def _blends(new: Cohort, train: Cohort) -> Cohort:
+    """Means of two training subjects of one sex, next to each other in age."""
+    pairs = []
+    for sex in "FM":
+        rows = [i for i, c in enumerate(train.conditions) if c.sex == sex]
+        rows.sort(key=lambda i: train.conditions[i].age)
+        pairs += list(pairwise(rows))[:: max(len(rows) // 2, 1)]
+    pairs = pairs[:3]
+    volumes = np.stack([train.volumes[list(p)].mean(axis=0) for p in pairs])
+    conditions = tuple(train.conditions[p[0]] for p in pairs)
+    return _joined(
+        Cohort(volumes, conditions, tuple(f"blend {i}" for i in range(len(pairs)))),
+        _named(new.take(np.arange(len(pairs), len(new)))),
+    )
+
+
 def plant(cohort: Cohort, train: Cohort, count: int, seed: int = 0) -> Cohort:
     """A cohort whose first volumes are disguised training subjects: canaries that an audit has to
     find.
@@ -92,10 +134,12 @@ def plant(cohort: Cohort, train: Cohort, count: int, seed: int = 0) -> Cohort:
     noise = scale * rng.standard_normal(volumes.shape, dtype=np.float32)
     volumes = _possible(np.where(inside, volumes + noise, 0))
     canaries = Cohort(volumes, chosen.conditions, tuple(f"canary {i}" for i in range(count)))
-    rest = cohort.take(np.arange(count, len(cohort)))
-    if not rest.ids:
-        rest = Cohort(rest.volumes, rest.conditions, tuple(f"volume {i}" for i in range(len(rest))))
-    return _joined(canaries, rest)
+    return _joined(canaries, _named(cohort.take(np.arange(count, len(cohort)))))
+
+
+def _named(cohort: Cohort) -> Cohort:
+    ids = cohort.ids or tuple(f"volume {i}" for i in range(len(cohort)))
+    return Cohort(cohort.volumes, cohort.conditions, ids)
 
 
 def _joined(first: Cohort, second: Cohort) -> Cohort:

@@ -39,11 +39,13 @@ class EvaluateSettings:
     samples : synthetic volumes, spread over the test subjects' ages and sexes.
     steps : network evaluations per volume.
     seed : of the first volume; no other stage uses these.
+    atlas : label image on the cohort's grid, see `evaluation.atlas`; default: the cohort's own.
     """
 
     samples: int
     steps: int
     seed: int
+    atlas: str | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 4 or self.steps < 1:
@@ -60,6 +62,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     from cohort.derivatives import Derivatives
     from cohort.split import Manifest
     from evaluation import figures, report
+    from evaluation.atlas import read as read_atlas
     from evaluation.audit import Auditor, Subject
     from evaluation.baseline import gaussian_volumes
     from evaluation.cohort import Cohort
@@ -83,7 +86,12 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     gaussian = Cohort(gaussian_volumes(train, conditions, seeds, generator.maps), conditions)
 
     say(f"evaluate {name}: audit")
-    auditor = Auditor.of(train, test, derivatives.space, generator.maps, derivatives.atlas())
+    atlas, named = derivatives.atlas(), "of the cohort"
+    if settings.atlas:
+        atlas, named = read_atlas(Path(settings.atlas), derivatives.space), settings.atlas
+    elif atlas is None:
+        named = "none: quarters of the brain"
+    auditor = Auditor.of(train, test, derivatives.space, generator.maps, atlas)
     made = Subject.of(synthetic, auditor.frame)
     yardsticks = {
         "real": Subject.of(val, auditor.frame),
@@ -97,7 +105,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         yardsticks,
         (losses(generator, train), losses(generator, test)),
         {"digest": generator.digest, "group": group, "steps": settings.steps,
-         "seed": settings.seed, "atlas": "of the cohort" if derivatives.atlas() else "octants"},
+         "seed": settings.seed, "atlas": named},
     )  # fmt: skip
     REPORTS.mkdir(parents=True, exist_ok=True)
     scores = flat(audit)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +9,10 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from contracts import volume
 from contracts.console import say
-from contracts.errors import UserError
 from contracts.maps import MAPS
-from contracts.space import Space
+from evaluation.atlas import read as read_atlas
 from evaluation.audit import Auditor, Subject
 from evaluation.baseline import gaussian_volumes
 from evaluation.cohort import Cohort, read
@@ -37,13 +33,13 @@ class Settings:
     ----------
     atlas : label image on the grid of the maps.
     canaries : training subjects to plant among the synthetic maps, disguised.
-    weights : ``medicalnet`` or ``radimagenet`` -> file of weights for features.
+    weights : ``medicalnet`` or ``radimagenet`` -> weights for features, see `weights.load`.
     networks : train networks for the question of utility too.
     """
 
     atlas: Path | None = None
     canaries: int = 0
-    weights: Mapping[Kind, Path] = field(default_factory=dict)
+    weights: Mapping[Kind, str] = field(default_factory=dict)
     networks: bool = False
     workers: int = 1
     shuffles: int = 300
@@ -61,7 +57,7 @@ def audit(synthetic: Path, train: Path, test: Path, settings: Settings) -> Audit
     made, _ = read(synthetic, space)
     if settings.canaries:
         made = plant(made, known, settings.canaries)
-    atlas = _atlas(settings.atlas, space) if settings.atlas else None
+    atlas = read_atlas(settings.atlas, space) if settings.atlas else None
     say(f"auditing {len(made)} synthetic maps against {len(new)} real ones")
     auditor = Auditor.of(
         known, new, space, MAPS, atlas, settings.workers, shuffles=settings.shuffles
@@ -80,7 +76,7 @@ def audit(synthetic: Path, train: Path, test: Path, settings: Settings) -> Audit
         "test": str(test),
         "atlas": str(settings.atlas) if settings.atlas else "none: quarters of the brain",
         "canaries": settings.canaries,
-        "weights": {k: str(v) for k, v in settings.weights.items()} or "none given",
+        "weights": dict(settings.weights) or "none given",
     }
     extractors = {k: load(k, path) for k, path in settings.weights.items()}
     found = auditor.audit(synthetic.name, subject, yardsticks, about=about)
@@ -118,29 +114,3 @@ def _features(
                 frechet(components(pooled, reference)), "above", needed=16),
     ]  # fmt: skip
     return Comparison(len(made), len(new), shuffles).answer("fidelity", measures, {}).findings
-
-
-def _atlas(path: Path, space: Space) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """Labels and names: a table with columns index and name (.tsv), or `index name` lines
-    (.txt), beside the image; numbers where there is none."""
-    labels = volume.read_on(path, space).astype(np.int32)
-    stem = path.name.split(".nii")[0]
-    present = [int(k) for k in np.unique(labels) if k > 0]
-    if not present:
-        raise UserError(f"{path} holds no label above 0")
-    names: dict[int, str] = {}
-    table, lines = path.with_name(f"{stem}.tsv"), path.with_name(f"{stem}.txt")
-    try:
-        if table.exists():
-            with table.open(newline="") as stream:
-                rows = list(csv.DictReader(stream, delimiter="\t"))
-            names = {int(row["index"]): row["name"] for row in rows}
-        elif lines.exists():
-            split = [one.split(maxsplit=1) for one in lines.read_text().splitlines() if one.strip()]
-            names = {int(k): name for k, name in split}
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"the names beside {path} cannot be read ({error!r}): expected columns index and name "
-            "in .tsv, or lines such as `3 genu of corpus callosum` in .txt"
-        ) from error
-    return labels, {k: names.get(k, f"region {k}") for k in present}

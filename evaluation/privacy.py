@@ -21,6 +21,9 @@ Coarse = NDArray[np.floating[Any]]
 # Of held-out subjects this share is nearer to a training subject than the limit, by construction.
 EXPECTED_SHARE = 0.05
 _SHIFT = 2
+# Waves of displacement along each axis that registration may use: 3 knows turns, scalings, shears
+# and bends of half the field of view, 32 in all with gain and offset.
+_WAVES = 3
 _PER_STRETCH = 64
 _COPY = 0.5
 
@@ -55,33 +58,62 @@ class Match:
     ----------
     likeness : (n,), correlation with it.
     who : (n,), its row.
+    blend : (n,), multiple correlation with the two training subjects that explain most together.
+    pair : (n, 2), their rows.
     """
 
     likeness: Table
     who: NDArray[np.int64]
+    blend: Table
+    pair: NDArray[np.int64]
 
 
 def best_match(profiles: Profiles, train: Profiles) -> Match:
-    """The training subject that each volume resembles most in what sets people apart.
+    """The training subject, and the two, that each volume resembles most in what sets people apart.
 
     Correlation of what is left of smoothed FA after the training mean. Each volume, and its
-    mirror image, is first brought to that mean by the best gain, offset and shift (up to 8 mm
-    along each axis), so that a copy is not hidden by them.
+    mirror image, is first registered to that mean, so that a copy is not hidden by it: the best
+    shift (up to 8 mm along each axis), then, to first order, the best smooth warp, gain and offset.
     """
     mean = train.coarse.astype(np.float32).mean(axis=0)
-    known = _residual(train.coarse, mean)
+    warps = _warps(mean)
+    known = _residual(train.coarse, mean, warps)
     likeness, who = np.empty(len(profiles)), np.empty(len(profiles), dtype=np.int64)
+    blend, pair = np.empty(len(profiles)), np.empty((len(profiles), 2), dtype=np.int64)
+    between = (known @ known.T).astype(np.float64)
+    alone = 1 - between**2
+    np.fill_diagonal(alone, np.inf)
     for start in range(0, len(profiles), _PER_STRETCH):
-        stretch = slice(start, start + _PER_STRETCH)
-        images = profiles.coarse[stretch]
-        plain, mirrored = (_residual(i, mean) @ known.T for i in (images, images[:, ::-1]))
-        found = np.maximum(plain, mirrored)
-        who[stretch] = found.argmax(axis=1)
-        likeness[stretch] = found.max(axis=1)
-    return Match(likeness, who)
+        images = profiles.coarse[start : start + _PER_STRETCH]
+        plain, mirrored = (_residual(i, mean, warps) @ known.T for i in (images, images[:, ::-1]))
+        turned = mirrored.max(axis=1) > plain.max(axis=1)
+        found = np.where(turned[:, None], mirrored, plain).astype(np.float64)
+        for i, one in enumerate(found, start):
+            likeness[i], who[i] = one.max(), one.argmax()
+            # Share of variance that two regressors explain, from their correlations.
+            square = one**2
+            share = (square[:, None] + square - 2 * between * np.outer(one, one)) / alone
+            pair[i] = np.unravel_index(share.argmax(), share.shape)
+            blend[i] = np.sqrt(share.max())
+    return Match(likeness, who, blend, pair)
 
 
-def _residual(images: Coarse, mean: Coarse) -> Coarse:
+def _warps(mean: Coarse) -> Coarse:
+    """Orthonormal basis (cells, k) of what small smooth warps, gain and offset do to the mean."""
+    along = [
+        np.cos(np.pi * np.arange(_WAVES)[:, None] * (np.arange(n) + 0.5) / n) for n in mean.shape
+    ]
+    waves = [
+        along[0][i][:, None, None] * along[1][j][:, None] * along[2][k]
+        for i, j, k in product(range(_WAVES), repeat=3)
+        if i + j + k < _WAVES
+    ]
+    moved = [(slope * wave).ravel() for slope in np.gradient(mean) for wave in waves]
+    basis, _ = np.linalg.qr(np.stack([*moved, mean.ravel(), np.ones(mean.size)], axis=1))
+    return basis.astype(np.float32)
+
+
+def _residual(images: Coarse, mean: Coarse, warps: Coarse) -> Coarse:
     """Registered images less the mean, of length one each; (n, cells)."""
     steps = range(-_SHIFT, _SHIFT + 1)
     shifts = list(product(steps, steps, steps))
@@ -90,12 +122,10 @@ def _residual(images: Coarse, mean: Coarse) -> Coarse:
     targets = _centred(moved)
     out = np.empty((len(images), mean.size), dtype=np.float32)
     for i, image in enumerate(images):
-        centred = _centred(image[None].astype(np.float32))[0]
-        likeness = targets @ centred
-        best = int(likeness.argmax())
-        # Both have length one: their inner product is the gain that fits best.
-        left = centred * (1 / max(float(likeness[best]), 1e-3)) - targets[best]
-        back = np.roll(left.reshape(mean.shape), shifts[best], axis=(0, 1, 2)).ravel()
+        flat = image.astype(np.float32)
+        best = int((targets @ _centred(flat[None])[0]).argmax())
+        back = np.roll(flat, shifts[best], axis=(0, 1, 2)).ravel() - mean.ravel()
+        back -= warps @ (warps.T @ back)
         out[i] = back / max(float(np.linalg.norm(back)), 1e-12)
     return out
 
@@ -108,8 +138,9 @@ def _centred(images: Coarse) -> Coarse:
     return unit
 
 
-def duplicates(match: Match, n: int, ids: Sequence[str] = ()) -> Finding:
-    """Synthetic volumes that resemble one training subject as no two people resemble each other.
+def duplicates(match: Match, n: int, ids: Sequence[str] = ()) -> tuple[Finding, Finding]:
+    """Synthetic volumes that resemble one training subject, or a mixture of two, as no new person
+    does.
 
     The limit lies half way between the best match that a held-out subject finds among the
     training subjects and identity. One such volume fails the audit.
@@ -119,19 +150,28 @@ def duplicates(match: Match, n: int, ids: Sequence[str] = ()) -> Finding:
     match : of the pooled volumes, of which the first `n` are synthetic and the others held out.
     ids : names of the synthetic volumes.
     """
-    made, new = match.likeness[:n], float(match.likeness[n:].max())
+    one = [f"training subject {int(k)}" for k in match.who]
+    two = [f"training subjects {int(j)} and {int(k)}" for j, k in match.pair]
+    return (
+        _beyond("near_duplicates", "match a training subject", match.likeness, n, ids, one),
+        _beyond("blends", "match two blended training subjects", match.blend, n, ids, two),
+    )
+
+
+def _beyond(
+    name: str, what: str, match: Table, n: int, ids: Sequence[str], whom: Sequence[str]
+) -> Finding:
+    new = float(match[n:].max())
     limit = _COPY * new + (1 - _COPY)
-    copies = np.flatnonzero(made > limit)
-    label = f"Volumes that match a training subject above {limit:.2f} (new people up to {new:.2f})"
+    found = np.flatnonzero(match[:n] > limit)
     details = {}
-    for i in copies[:20]:
-        name = ids[i] if ids else f"volume {i}"
-        value = float(made[i])
-        details[f"{name}, like training subject {int(match.who[i])}"] = (value, value, value)
-    count = float(len(copies))
+    for i in found[:20]:
+        value = float(match[i])
+        details[f"{ids[i] if ids else f'volume {i}'}, like {whom[i]}"] = (value, value, value)
+    count = float(len(found))
     return Finding(
-        "near_duplicates", label, "", count, count, count, 0.0,
-        verdict="fail" if count else "pass", details=details,
+        name, f"Volumes that {what} above {limit:.2f} (new people up to {new:.2f})", "",
+        count, count, count, 0.0, verdict="fail" if count else "pass", details=details,
     )  # fmt: skip
 
 

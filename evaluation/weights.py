@@ -1,6 +1,6 @@
 """Features of networks that were trained on other medical images, for who has their weights.
 
-Nothing is downloaded and nothing is replaced: without the file there is a `UserError`.
+Nothing is downloaded unasked and nothing is replaced: without the weights there is a `UserError`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ State = dict[str, "torch.Tensor"]
 
 _TITLE = {"medicalnet": "MedicalNet", "radimagenet": "RadImageNet"}
 _SOURCE = {
-    "medicalnet": "resnet_10_23dataset.pth, say, from https://github.com/Tencent/MedicalNet",
-    "radimagenet": "ResNet50.pt from https://github.com/BMEII-AI/RadImageNet",
+    "medicalnet": "resnet_10_23dataset.pth, say, from https://github.com/Tencent/MedicalNet, or "
+    "name hf:TencentMedicalNet/MedicalNet-Resnet10/resnet_10_23dataset.pth",
+    "radimagenet": "ResNet50.pt from https://github.com/BMEII-AI/RadImageNet, or name "
+    "hf:Lab-Rasool/RadImageNet/ResNet50.pt",
 }
+_HUB = "hf:"
 _WIDTHS = [64, 128, 256, 512]
 # Mean and standard deviation over the brains of the simulated cohort, which is calibrated on
 # CamCAN; physical units.
@@ -46,8 +49,9 @@ _KERAS_MEAN = (0.406, 0.456, 0.485)
 _CHILDREN = {"0": "conv1", "1": "bn1"} | {str(i + 3): f"layer{i}" for i in range(1, 5)}
 
 
-def load(kind: Kind, path: Path, maps: tuple[MapSpec, ...] = MAPS) -> Extractor:
-    """A network with the weights in a file.
+def load(kind: Kind, where: str | Path, maps: tuple[MapSpec, ...] = MAPS) -> Extractor:
+    """A network with the weights in a file, or in ``hf:OWNER/NAME/FILE`` on Hugging Face's hub
+    (fetched once; the hub's own variables such as HF_HOME and HF_ENDPOINT hold).
 
     ``medicalnet``: 3D ResNet-10 to -200 (Chen et al. 2019, Med3D), any of Tencent's files; the
     depth is read off them. Built of MONAI's ResNet; its last two levels are dilated, not strided,
@@ -64,8 +68,10 @@ def load(kind: Kind, path: Path, maps: tuple[MapSpec, ...] = MAPS) -> Extractor:
 
     Raises
     ------
-    UserError : if the file is absent, cannot be read or holds other weights.
+    UserError : if the file is absent, cannot be fetched or read, or holds other weights.
     """
+    name = str(where)
+    path = _fetched(kind, name) if name.startswith(_HUB) else Path(where)
     state = _plain(kind, _read(kind, path))
     # Keras's convolutions have biases.
     keras = kind == "radimagenet" and "conv1.bias" in state
@@ -180,6 +186,21 @@ def _enlarged(images: torch.Tensor, side: int) -> torch.Tensor:
         return images
     mode = "bilinear" if len(shape) == 2 else "trilinear"
     return interpolate(images, size=[round(n * factor) for n in shape], mode=mode)
+
+
+def _fetched(kind: Kind, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    owner, _, rest = name.removeprefix(_HUB).partition("/")
+    repository, _, file = rest.partition("/")
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", file))
+    except (HFValidationError, OSError, ValueError) as error:  # the hub's own are OSErrors too
+        raise UserError(
+            f"{name} cannot be fetched ({str(error).splitlines()[0]}): expected "
+            f"hf:OWNER/NAME/FILE and a connection (unset HF_HUB_OFFLINE), or get {_SOURCE[kind]}"
+        ) from None
 
 
 def _read(kind: Kind, path: Path) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -103,22 +103,35 @@ def sample(
     ------
     UserError : if the model is of another dimension or does not make the requested map.
     """
-    generator = model.generator
     _check(model, request)
-    index = [spec.name for spec in generator.maps].index(request.map)
+    return sample_maps(model, request, [request.map], threads, on_step)[0]
+
+
+def sample_maps(
+    model: Model,
+    request: SampleRequest,
+    maps: Sequence[str],
+    threads: int = THREADS,
+    on_step: OnStep | None = None,
+) -> list[Sample]:
+    """The same volumes as `sample` gives for each of these maps, sampled once."""
+    generator = model.generator
     with _torch_threads(threads):
         made = generator.sample(
             [request.condition] * request.count, request.seeds, request.steps, on_step
         )
-    values = np.moveaxis(made[:, index], 0, -1)
-    recipe = _recipe(model, request, threads)
-    return Sample(
-        volume=volume.encode(
-            values[..., 0] if request.count == 1 else values, generator.space, recipe
-        ),
-        recipe=recipe,
-        name=map_name(request.label, generator.space, map_spec(request.map)),
-    )
+    known = [spec.name for spec in generator.maps]
+    out = []
+    for name in maps:
+        one = request.model_copy(update={"map": name})
+        values = np.moveaxis(made[:, known.index(name)], 0, -1)
+        recipe = _recipe(model, one, threads)
+        content = volume.encode(
+            values[..., 0] if one.count == 1 else values, generator.space, recipe
+        )
+        file_name = map_name(one.label, generator.space, map_spec(name))
+        out.append(Sample(volume=content, recipe=recipe, name=file_name))
+    return out
 
 
 def _check(model: Model, request: SampleRequest) -> None:

@@ -12,7 +12,7 @@ from evaluation import anatomy, privacy, utility
 from evaluation.audit import Auditor, Subject
 from evaluation.cohort import Cohort, read
 from evaluation.comparison import Comparison, Measure
-from evaluation.controls import plant
+from evaluation.controls import controls, plant
 from evaluation.finding import Question
 from evaluation.ms_ssim import KERNEL
 from evaluation.profile import Frame, Profiles, measure
@@ -131,13 +131,14 @@ def test_disguised_copies_are_found_by_name(frame: Frame) -> None:
     hidden = plant(NEW, TRAIN, 3)
     pooled = profiles(hidden, frame).followed_by(profiles(TEST, frame))
     match = privacy.best_match(pooled, profiles(TRAIN, frame))
-    found = privacy.duplicates(match, len(hidden), hidden.ids)
+    found, blends = privacy.duplicates(match, len(hidden), hidden.ids)
+    assert blends.value == 3  # who is one subject is also a mixture of that one and another
     assert found.verdict == "fail"
     assert found.value == 3
     assert all(name.startswith("canary") for name in found.details)
     clean = profiles(NEW, frame).followed_by(profiles(TEST, frame))
     again = privacy.best_match(clean, profiles(TRAIN, frame))
-    assert privacy.duplicates(again, len(NEW)).value == 0
+    assert [one.value for one in privacy.duplicates(again, len(NEW))] == [0, 0]
 
 
 def test_a_mirrored_copy_is_found(frame: Frame) -> None:
@@ -145,6 +146,31 @@ def test_a_mirrored_copy_is_found(frame: Frame) -> None:
     match = privacy.best_match(profiles(mirrored, frame), profiles(TRAIN, frame))
     assert (match.who == np.arange(len(TRAIN))).all()
     assert match.likeness.min() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "named"),
+    [
+        ("three copies, warped", "near_duplicates", "bent"),
+        ("three blends of two training subjects", "blends", "blend"),
+    ],
+)
+def test_warped_and_blended_copies_are_found(
+    name: str, kind: str, named: str, frame: Frame
+) -> None:
+    control = next(c for c in controls() if c.name == name)
+    made = control.make(NEW, TRAIN)
+    pooled = profiles(made, frame).followed_by(profiles(TEST, frame))
+    match = privacy.best_match(pooled, profiles(TRAIN, frame))
+    found = {one.name: one for one in privacy.duplicates(match, len(made), made.ids)}[kind]
+    assert found.value == 3
+    assert all(one.startswith(named) for one in found.details)
+    mixed = TRAIN.volumes[:3].mean(axis=0), 0.6 * TRAIN.volumes[0] + 0.4 * TRAIN.volumes[1]
+    who = privacy.best_match(
+        profiles(changed(TRAIN.take([0, 1]), np.stack(mixed)), frame), profiles(TRAIN, frame)
+    )
+    assert sorted(who.pair[1]) == [0, 1]
+    assert who.blend[1] > 0.97 > who.blend[0] > who.likeness[0]
 
 
 def test_membership_of_a_loss_that_knows_and_of_one_that_does_not() -> None:

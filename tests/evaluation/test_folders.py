@@ -42,7 +42,7 @@ def run(folders: dict[str, Path], out: Path, *more: str) -> tuple[str, Audit]:
          str(folders["test"]), "--out", str(out), "--shuffles", "100", *more],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    return done.output, Audit.from_json(json.loads((out / "audit.json").read_text()))
+    return done.output, Audit.from_json(json.loads((out / "metrics.json").read_text()))
 
 
 def test_a_folder_is_audited_and_reported(folders: dict[str, Path], tmp_path: Path) -> None:
