@@ -24,6 +24,7 @@ MODULES = [
     "evaluation.summary",
     "services.tracking",
     "serving.sample",
+    "serving.cohort",
 ]
 SCRIPTS = ["training/train_unet.py", "evaluation/eval_metrics.py"]
 HEAVY = ("torch", "monai", "mlflow", "ray", "bentoml", "dipy", "nilearn", "scipy", "matplotlib")
