@@ -1,7 +1,8 @@
-"""A Gaussian field of known covariance: free at long wavelengths, stationary at short ones."""
+"""A Gaussian field of known covariance: stationary, but for a few modes that are not."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,114 +12,110 @@ from torch import Tensor, nn
 
 Array = NDArray[np.float32]
 
-# Longer waves than this carry what is common to whole lobes: size, tilt, ventricles, contrast.
-# They are few enough (about 130 per channel in a head) for a cohort to tell how they vary
-# together; of shorter ones it can tell little more than their power.
-_LONG_MM = 60.0
 _SMOOTH_BINS = 1.0
 # Where nothing varies (all masks alike, say) there is no power, and no ratio to it either.
 _POWER_FLOOR = 1e-3
+# Lags at which less of the mask overlaps itself than this say more of noise than of the field.
+_LEAST_OVERLAP = 0.02
+# What many subjects have in common: at most so many principal components, each of which explains
+# at least this share of what it explains in its own sample in subjects it was not made from.
+_MOST_COMMON = 4
+_COMMON_SHARE = 0.4
+_FOLDS = 5
+# More subjects than this say little more about what they have in common.
+_ENOUGH = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Covariance:
-    """Covariance of a field in an orthonormal basis of cosine waves in which it is diagonal.
+    """Covariance of a field: a few modes of known variance, and stationary in what they leave.
 
     Parameters
     ----------
-    power : (C, X, Y, Z), variance of each coefficient of `Waves`, about 1 on average.
-    mixture : (C, C), orthonormal columns: combinations of channels that vary independently. FA is
-        low where MD is high.
-    long : (X, Y, Z), which waves are long.
-    modes : (C * L, C * L), orthonormal columns: how the L long waves of all channels mix.
+    power : (C, X, Y, Z), variance of each cosine wave (DCT-II) of the stationary part, about 1 on
+        average; channels are independent there.
+    modes : (K, C, X, Y, Z), orthonormal fields, half precision.
+    variance : (K,), of their coefficients.
     """
 
     power: Array
-    mixture: Array
-    long: NDArray[np.bool_]
-    modes: Array
+    modes: NDArray[np.float16]
+    variance: Array
 
     @classmethod
     def fit(
-        cls, fields: Array, mask: NDArray[np.bool_], zooms: tuple[float, float, float]
+        cls,
+        fields: Sequence[Array] | Array,
+        mask: NDArray[np.bool_],
+        weight: Array,
+        directions: Array,
     ) -> Covariance:
-        """Estimate from (n, C, X, Y, Z) fields that are zero outside a mask.
+        """Estimate from n fields (C, X, Y, Z) that are zero outside a mask.
 
-        The covariance of long waves is the sample's, shrunk towards the stationary field by as
-        much as n calls for (the oracle approximating shrinkage of Chen et al. 2010, eq. 23).
+        The modes span `directions`, and what the subjects have in common beyond them. The
+        covariance of the former is the sample's, shrunk towards independence by as much as n
+        calls for (the oracle approximating shrinkage of Chen et al. 2010, eq. 23). The
+        autocorrelation of what is left is averaged over all places where both ends lie in the
+        mask, so that its extent does not matter.
 
         Parameters
         ----------
-        zooms : voxel size in mm.
+        weight : (C, X, Y, Z), how much a place counts.
+        directions : (D, C, X, Y, Z), linearly independent or not; D may be 0.
         """
-        from scipy.ndimage import gaussian_filter
-        from sklearn.covariance import oas
-
-        n, channels, *shape = fields.shape
-        inside = fields[:, :, mask]
-        _, mixture = np.linalg.eigh(np.einsum("ncv,ndv->cd", inside, inside, dtype=np.float64))
-        cosines = [_cosines(size) for size in shape]
-        long = _long(tuple(shape), zooms)
-        power = np.zeros((channels, *shape))
-        coefficients = np.empty((n, channels, int(long.sum())))
-        for i, one in enumerate(fields):  # one at a time: memory stays flat in the subjects
-            mixed = np.tensordot(mixture.T, one, axes=1)
-            waves = np.einsum("cxyz,ix,jy,kz->cijk", mixed, *cosines, optimize=True)
-            power += waves**2
-            coefficients[i] = waves[:, long]
-        # A stationary field fills the whole grid, the mask only a part of it.
-        power /= n * mask.mean()
-        # A few dozen subjects leave each wave's estimate noisy; power varies smoothly.
-        power = np.stack([gaussian_filter(p, _SMOOTH_BINS, mode="mirror") for p in power])
-        power = np.maximum(power, _POWER_FLOOR)
-
-        root = np.sqrt(power[:, long]).ravel()
-        shrunk, _ = oas(coefficients.reshape(n, -1) / root, assume_centered=True)
-        variance, modes = np.linalg.eigh(shrunk * root * root[:, None])
-        power[:, long] = np.maximum(variance, _POWER_FLOOR).reshape(channels, -1)
+        modes, variance = _spanned(fields, directions)
+        common, shared = _common(fields, modes)
+        modes = np.concatenate([modes, common])
+        power = stationary_power(fields, mask, weight, modes)
+        shape = (len(modes), *power.shape)
         return cls(
-            power.astype(np.float32), mixture.astype(np.float32), long, modes.astype(np.float32)
+            power.astype(np.float32),
+            modes.reshape(shape).astype(np.float16),
+            np.concatenate([variance, shared]).astype(np.float32),
         )
 
 
 class Waves(nn.Module):
-    """The orthonormal basis of a `Covariance`.
+    """The orthonormal basis in which a `Covariance` is diagonal.
 
-    Coefficients (B, C, X, Y, Z) are those of the cosine transform (DCT-II) of mixed channels; in
-    the places of the long waves stand the mixtures of them that vary independently.
+    Coefficients (B, C, X, Y, Z) are those of the cosine transform, turned so that the modes come
+    first. The turn is a product of K reflections that leaves what is orthogonal to the modes
+    nearly as it was: I - U T U', the compact form of Schreiber & Van Loan (1989).
     """
 
     power: Tensor
-    mixture: Tensor
-    long: Tensor
-    modes: Tensor
+    reflectors: Tensor
+    triangle: Tensor
 
     def __init__(self, covariance: Covariance) -> None:
         super().__init__()
-        self.register_buffer("power", torch.from_numpy(covariance.power))
-        self.register_buffer("mixture", torch.from_numpy(covariance.mixture))
-        self.register_buffer("long", torch.from_numpy(covariance.long))
-        self.register_buffer("modes", torch.from_numpy(covariance.modes))
-        for name, size in zip("xyz", covariance.long.shape, strict=True):
+        for name, size in zip("xyz", covariance.power.shape[1:], strict=True):
             self.register_buffer(name, torch.from_numpy(_cosines(size).astype(np.float32)))
+        modes = self._cosine(torch.from_numpy(covariance.modes.astype(np.float32)))
+        reflectors, triangle = _reflections(modes.flatten(1).double().numpy())
+        self.register_buffer("reflectors", torch.from_numpy(reflectors.astype(np.float32)))
+        self.register_buffer("triangle", torch.from_numpy(triangle.astype(np.float32)))
+        power = covariance.power.copy()
+        power.ravel()[: len(modes)] = covariance.variance
+        self.register_buffer("power", torch.from_numpy(power))
 
     def forward(self, fields: Tensor) -> Tensor:
         """Coefficients of (B, C, X, Y, Z) fields."""
-        x, y, z = (self.get_buffer(name) for name in "xyz")
-        waves = self._along(self._channels(fields, self.mixture), x, y, z)
-        waves[..., self.long] = self._mix(waves[..., self.long], self.modes)
-        return waves
+        return self._turn(self._cosine(fields), self.triangle.T)
 
     def inverse(self, coefficients: Tensor) -> Tensor:
         """Fields (B, C, X, Y, Z) of coefficients."""
-        waves = coefficients.clone()
-        waves[..., self.long] = self._mix(waves[..., self.long], self.modes.T)
         x, y, z = (self.get_buffer(name).T for name in "xyz")
-        return self._channels(self._along(waves, x, y, z), self.mixture.T)
+        return self._along(self._turn(coefficients, self.triangle), x, y, z)
 
-    @staticmethod
-    def _channels(images: Tensor, by: Tensor) -> Tensor:
-        return (by.T @ images.flatten(2)).reshape(images.shape)
+    def _cosine(self, fields: Tensor) -> Tensor:
+        x, y, z = (self.get_buffer(name) for name in "xyz")
+        return self._along(fields, x, y, z)
+
+    def _turn(self, waves: Tensor, triangle: Tensor) -> Tensor:
+        flat = waves.flatten(1)
+        turned = flat - (flat @ self.reflectors.T @ triangle.T) @ self.reflectors
+        return turned.reshape(waves.shape)
 
     @staticmethod
     def _along(images: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
@@ -126,9 +123,114 @@ class Waves(nn.Module):
         images = y @ images
         return (x @ images.flatten(-2)).reshape(images.shape)
 
-    @staticmethod
-    def _mix(waves: Tensor, by: Tensor) -> Tensor:
-        return (waves.flatten(1) @ by).reshape(waves.shape)
+
+def _reflections(modes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """U' (K, N) and T (K, K) of the turn I - U T U' whose transpose takes modes to the first K."""
+    count = len(modes)
+    if count == 0:
+        return modes, np.zeros((0, 0))
+    raw, tau = np.linalg.qr(modes.T, mode="raw")
+    reflectors = np.triu(raw, k=1)
+    reflectors[np.arange(count), np.arange(count)] = 1
+    triangle = np.zeros((count, count))
+    for k in range(count):
+        triangle[:k, k] = -tau[k] * triangle[:k, :k] @ (reflectors[:k] @ reflectors[k])
+        triangle[k, k] = tau[k]
+    return reflectors, triangle
+
+
+def _spanned(
+    fields: Sequence[Array] | Array, directions: Array
+) -> tuple[Array, NDArray[np.float64]]:
+    """Orthonormal modes (K, N) that span the directions, and their variances."""
+    from sklearn.covariance import oas
+
+    flat = directions.reshape(len(directions), int(np.prod(directions.shape[1:])))
+    if len(flat) == 0:
+        return flat, np.zeros(0)
+    # Through the small Gram matrix: directions are few and long.
+    size, turn = np.linalg.eigh((flat @ flat.T).astype(np.float64))
+    kept = size > 1e-6 * size[-1]
+    basis = ((turn[:, kept] / np.sqrt(size[kept])).T @ flat).astype(np.float32)
+    found = np.stack([basis @ one.ravel() for one in fields]).astype(np.float64)
+    spread = np.maximum(np.sqrt((found**2).mean(axis=0)), np.sqrt(_POWER_FLOOR))
+    shrunk, _ = oas(found / spread, assume_centered=True)
+    variance, turn = np.linalg.eigh(shrunk * spread * spread[:, None])
+    return (turn.T @ basis).astype(np.float32), np.maximum(variance, _POWER_FLOOR)
+
+
+def _common(fields: Sequence[Array] | Array, modes: Array) -> tuple[Array, NDArray[np.float64]]:
+    """Principal components of what the modes leave that hold in other subjects, with the variance
+    that they have there (five-fold cross-validation)."""
+    rows = [_rest(fields[i], modes).ravel() for i in range(min(len(fields), _ENOUGH))]
+    n, size = len(rows), len(rows[0]) if rows else 0
+    nothing = np.zeros((0, size), dtype=np.float32), np.zeros(0)
+    if n < 4 * _FOLDS:
+        return nothing
+    table = np.stack(rows)
+    gram = (table @ table.T).astype(np.float64)
+    held = np.zeros((n, _MOST_COMMON))
+    for fold in range(_FOLDS):
+        new = np.arange(n) % _FOLDS == fold
+        _, vectors = _components(gram[np.ix_(~new, ~new)])
+        held[new] = (gram[np.ix_(new, ~new)] @ vectors) ** 2
+    values, vectors = _components(gram)
+    variance = held.mean(axis=0)
+    holds = variance >= _COMMON_SHARE * values / n
+    count = _MOST_COMMON if holds.all() else int(holds.argmin())
+    return (vectors[:, :count].T @ table).astype(np.float32), variance[:count]
+
+
+def _components(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Largest eigenvalues, and weights of rows whose sums are principal components of length 1."""
+    values, vectors = np.linalg.eigh(gram)
+    values = np.maximum(values[::-1][:_MOST_COMMON], 1e-12)
+    return values, vectors[:, ::-1][:, :_MOST_COMMON] / np.sqrt(values)
+
+
+def _rest(field: Array, modes: Array) -> Array:
+    flat = field.ravel()
+    return np.asarray(flat - (modes @ flat) @ modes, dtype=np.float32).reshape(field.shape)
+
+
+def stationary_power(
+    fields: Sequence[Array] | Array,
+    mask: NDArray[np.bool_],
+    weight: Array,
+    modes: Array,
+) -> NDArray[np.float64]:
+    """Variance (C, X, Y, Z) of each cosine wave in what orthonormal modes (K, C * X * Y * Z) leave
+    of the fields, from their weighted autocorrelation; arguments as in `Covariance.fit`."""
+    from scipy.fft import fftn, irfftn, rfftn
+    from scipy.ndimage import gaussian_filter
+
+    shape = mask.shape
+    # Twice the grid: lags do not wrap around, and frequencies are those of the cosines.
+    grid = [2 * size for size in shape]
+    axes = (1, 2, 3)
+    weighed = (weight * mask).astype(np.float32)
+    products = np.zeros((len(weight), *grid[:2], grid[2] // 2 + 1))
+    square = np.zeros(len(weight))
+    for field in fields:
+        rest = _rest(field, modes) * weighed
+        products += np.abs(rfftn(rest, grid, axes=axes)) ** 2
+        square += (rest**2).sum(axis=axes)
+    overlap = irfftn(np.abs(rfftn(weighed, grid, axes=axes)) ** 2, grid, axes=axes)
+    whole = overlap[:, :1, :1, :1]
+    lags = irfftn(products / len(fields), grid, axes=axes)
+    lags /= np.maximum(overlap, _LEAST_OVERLAP * whole)
+    # What a cosine wave of this grid, which is no wave without end, collects of each lag.
+    for axis, size in enumerate(shape):
+        away = np.minimum(np.arange(2 * size), np.arange(2 * size, 0, -1))
+        lags *= np.moveaxis((1 - away / size)[:, None, None], 0, axis)
+    power = fftn(lags, axes=axes).real[:, : shape[0], : shape[1], : shape[2]]
+    # A few dozen subjects leave each wave's estimate noisy; power varies smoothly.
+    power = np.stack([gaussian_filter(p, _SMOOTH_BINS, mode="mirror") for p in power])
+    power = np.maximum(power, _POWER_FLOOR)
+    # What was cut off below must not raise the variance.
+    variance = np.maximum(square / len(fields) / whole.ravel(), _POWER_FLOOR)
+    scaled: NDArray[np.float64] = power * (variance / power.mean(axis=axes))[:, None, None, None]
+    return scaled
 
 
 def _cosines(size: int) -> NDArray[np.float64]:
@@ -137,10 +239,3 @@ def _cosines(size: int) -> NDArray[np.float64]:
 
     rows: NDArray[np.float64] = dct(np.eye(size), axis=0, norm="ortho")
     return rows
-
-
-def _long(shape: tuple[int, ...], zooms: tuple[float, float, float]) -> NDArray[np.bool_]:
-    per_mm = [np.arange(n) / (2 * n * zoom) for n, zoom in zip(shape, zooms, strict=True)]
-    frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*per_mm, indexing="ij")))
-    long: NDArray[np.bool_] = frequency <= 1 / _LONG_MM
-    return long

@@ -28,7 +28,7 @@ from models.sampler import GaussianFlow, OnStep, times
 
 Array = NDArray[np.float32]
 
-FORMAT = 2
+FORMAT = 3
 CONFIG_FILE, WEIGHTS_FILE, PRIOR_FILE = "generator.json", "weights.safetensors", "prior.safetensors"
 # Volumes are always denoised two at a time, the last one beside itself where it is alone: the
 # sums inside a convolution may be ordered by batch size, and a sample must not depend on that.
@@ -256,7 +256,7 @@ class Generator:
             f"prior.{name}": getattr(self.prior, name)
             for name in ("coefficients", "mask", "scale", "knots", "gain")
         }
-        for name in ("power", "mixture", "long", "modes"):
+        for name in ("power", "modes", "variance"):
             parts[f"covariance.{name}"] = getattr(self.prior.covariance, name)
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 

@@ -9,7 +9,8 @@ from contracts.maps import MapSpec
 
 Array = NDArray[np.float32]
 
-# Depth in voxels at which the level set is cut off; about the width of the rim that varies.
+# Unit of the level set in voxels, and how far it goes on outside; about the width of the rim that
+# varies. It is not cut off inside: what is the same in everybody has no distribution.
 _DEPTH = 3.0
 
 
@@ -28,7 +29,7 @@ def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) 
     Returns
     -------
     (n, maps + 1, X, Y, Z); the last channel is the distance to the rim over 3 voxels, positive
-    inside, cut at -1 and 1.
+    inside, cut at -1.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -39,7 +40,7 @@ def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) 
             out[i, k] = spec.to_network(volume[k])[tuple(nearest)]
         # Half a voxel: the rim runs between the last voxel inside and the first outside.
         signed = np.where(mask, distance_transform_edt(mask) - 0.5, 0.5 - outside)
-        out[i, -1] = np.clip(signed / _DEPTH, -1, 1)
+        out[i, -1] = np.maximum(signed / _DEPTH, -1)
     return out
 
 

@@ -37,7 +37,7 @@ def train(dim: Dim, settings: TrainSettings) -> None:
         with run:
             encoded = representation.encode(subjects.volumes, subjects.masks, MAPS)
             reach = representation.reach(subjects.masks)
-            prior = Prior.fit(encoded, reach, subjects.conditions, subjects.space.zooms)
+            prior = Prior.fit(encoded, reach, subjects.conditions)
             torch.manual_seed(settings.loop.seed)
             generator = Generator(
                 GeneratorConfig(

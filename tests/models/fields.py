@@ -13,9 +13,8 @@ def stationary(power: np.ndarray) -> Covariance:
     """A field whose waves (C, X, Y, Z) are independent."""
     return Covariance(
         power=power.astype(np.float32),
-        mixture=np.eye(len(power), dtype=np.float32),
-        long=np.zeros(power.shape[1:], dtype=bool),
-        modes=np.zeros((0, 0), dtype=np.float32),
+        modes=np.zeros((0, *power.shape), dtype=np.float16),
+        variance=np.zeros(0, dtype=np.float32),
     )
 
 

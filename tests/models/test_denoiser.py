@@ -124,7 +124,7 @@ def test_prior_residual_and_volume_are_inverse_and_of_unit_spread() -> None:
     age = np.array([p.age for p in people])[:, None, None, None, None] / 100
     clean = (0.3 + age + 0.05 * rng.standard_normal((len(people), 2, *SHAPE))) * mask[:, None]
     volumes = clean.astype(np.float32)
-    prior = Prior.fit(volumes, mask[0], people, ZOOMS)
+    prior = Prior.fit(volumes, mask[0], people)
     residual = prior.residual(volumes, people)
     assert abs(residual).max() <= 3
     cut = abs(residual) == 3
@@ -141,7 +141,7 @@ def test_normal_values_come_out_in_the_distribution_of_their_voxel() -> None:
     # Fluid in one of four, tissue in the others: nothing like a bell.
     fluid = rng.random((400, 1, *SHAPE)) < 0.25
     volumes = np.where(fluid, 3.0, 0.8) + 0.05 * rng.standard_normal((400, 1, *SHAPE))
-    prior = Prior.fit(volumes.astype(np.float32), np.ones(SHAPE, dtype=bool), people, ZOOMS)
+    prior = Prior.fit(volumes.astype(np.float32), np.ones(SHAPE, dtype=bool), people)
     draws = rng.standard_normal((400, 1, *SHAPE)).astype(np.float32)
     found = prior.volume(draws, [Condition(51.0, "F")] * 400)
     levels = [0.05, 0.3, 0.6, 0.9]
@@ -155,7 +155,7 @@ def test_prior_gain_finds_a_site_factor() -> None:
     people = [Condition(float(a), "F") for a in range(20, 60)]
     mask = np.ones((len(people), *SHAPE), dtype=bool)
     volumes = (0.4 + 0.02 * rng.standard_normal((len(people), 2, *SHAPE))).astype(np.float32)
-    prior = Prior.fit(volumes, mask[0], people, ZOOMS)
+    prior = Prior.fit(volumes, mask[0], people)
     factor = np.array([0.9, 1.1], dtype=np.float32)
     found = prior.with_gain(volumes * factor[:, None, None, None], people)
     np.testing.assert_allclose(

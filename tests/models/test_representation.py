@@ -27,8 +27,9 @@ def test_level_set_is_the_distance_to_the_rim_in_thirds_of_a_voxel() -> None:
     mask = np.zeros((1, 12, 12, 12), dtype=bool)
     mask[:, 6:] = True
     level = encode(np.zeros((1, 2, 12, 12, 12), dtype=np.float32), mask, MAPS)[0, -1, :, 0, 0]
-    inside = np.array([0.5, 1.5, 2.5, 3, 3, 3]) / 3
-    np.testing.assert_allclose(level, np.concatenate([-inside[::-1], inside]), atol=1e-6)
+    inside = np.array([0.5, 1.5, 2.5, 3.5, 4.5, 5.5]) / 3
+    outside = np.minimum(inside, 1)  # cut there, and only there
+    np.testing.assert_allclose(level, np.concatenate([-outside[::-1], inside]), atol=1e-6)
 
 
 def test_decoded_values_are_possible() -> None:

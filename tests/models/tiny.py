@@ -43,9 +43,7 @@ def tiny_generator(dim: Literal["2d", "3d"], seed: int = 0, trained: bool = True
     )
     torch.manual_seed(seed)
     encoded = representation.encode(volumes, masks, (FA, MD))
-    generator = Generator(
-        config, Prior.fit(encoded, representation.reach(masks), people, SPACE.zooms)
-    )
+    generator = Generator(config, Prior.fit(encoded, representation.reach(masks), people))
     if trained:
         with torch.no_grad():
             for parameter in generator.denoiser.network.parameters():

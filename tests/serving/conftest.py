@@ -52,7 +52,7 @@ def tiny_generator(dim: Dim) -> Generator:
         ages=tuple(map(float, ages)),
         provenance={"data": "random"},
     )
-    prior = Prior.fit(encoded, representation.reach(mask), conditions, SPACE.zooms)
+    prior = Prior.fit(encoded, representation.reach(mask), conditions)
     generator = Generator(config, prior)
     torch.manual_seed(3)
     with torch.no_grad():
