@@ -11,7 +11,7 @@ from contracts.condition import Condition
 from contracts.maps import FA, MD
 from contracts.space import Space
 from models import representation
-from models.config import FlowConfig, NetworkConfig
+from models.config import NetworkConfig, PathConfig
 from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
 
@@ -30,7 +30,12 @@ def tiny_volumes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Co
     return (volumes * masks[:, None]).astype(np.float32), masks, people
 
 
-def tiny_generator(dim: Literal["2d", "3d"], seed: int = 0, trained: bool = True) -> Generator:
+def tiny_generator(
+    dim: Literal["2d", "3d"],
+    seed: int = 0,
+    trained: bool = True,
+    path: PathConfig = PathConfig(),  # noqa: B008 (frozen)
+) -> Generator:
     """A generator whose network has random weights everywhere, or is untrained."""
     volumes, masks, people = tiny_volumes(24)
     config = GeneratorConfig(
@@ -38,7 +43,7 @@ def tiny_generator(dim: Literal["2d", "3d"], seed: int = 0, trained: bool = True
         space=SPACE,
         maps=("fa", "md"),
         network=NetworkConfig(channels=(16, 16), attention=True),
-        flow=FlowConfig(),
+        path=path,
         ages=tuple(p.age for p in people),
     )
     torch.manual_seed(seed)
