@@ -79,7 +79,7 @@ class Generator:
         self.config = config
         self.prior = prior
         self.denoiser = denoiser or Denoiser(config.dim, prior, config.network, config.path)
-        self._samplers: dict[tuple[SamplerName, int], Sampler] = {}
+        self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
     @property
     def dim(self) -> Dim:
@@ -191,10 +191,10 @@ class Generator:
         return representation.decode(channels, self.maps)
 
     def _sampler(self, name: SamplerName, steps: int) -> Sampler:
-        if (name, steps) not in self._samplers:
-            made = Sampler(name, self.denoiser.path, self.denoiser.waves, steps)
-            self._samplers[name, steps] = made
-        return self._samplers[name, steps]
+        key = name, steps, self.denoiser.mask.device  # training moves it
+        if key not in self._samplers:
+            self._samplers[key] = Sampler(name, self.denoiser.path, self.denoiser.waves, steps)
+        return self._samplers[key]
 
     def with_provenance(self, provenance: dict[str, Any]) -> Generator:
         """The same generator with another provenance."""

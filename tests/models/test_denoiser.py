@@ -80,6 +80,15 @@ def test_untrained_denoiser_is_the_gaussian_model_whatever_it_predicts(
         torch.testing.assert_close(estimate.clean, expected, atol=0, rtol=0)
 
 
+def test_the_gaussian_estimate_is_not_rounded_with_the_network() -> None:
+    denoiser = denoiser_of("3d", coloured(2))
+    noisy = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    exact = denoiser(noisy, TIMES, *inputs(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = denoiser(noisy, TIMES, *inputs(3))
+    torch.testing.assert_close(rounded.known, exact.known, atol=1e-6, rtol=1e-6)
+
+
 def test_bounded_estimates_stay_in_range_or_with_what_is_known() -> None:
     config = PathConfig(path="linear", prediction="epsilon")
     denoiser = randomised(denoiser_of("3d", coloured(2), config))

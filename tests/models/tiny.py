@@ -16,6 +16,8 @@ from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
 
 SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))
+NETWORK = NetworkConfig(channels=(16, 16), attention=True)
+PATH = PathConfig()
 
 
 def tiny_volumes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
@@ -34,7 +36,8 @@ def tiny_generator(
     dim: Literal["2d", "3d"],
     seed: int = 0,
     trained: bool = True,
-    path: PathConfig = PathConfig(),  # noqa: B008 (frozen)
+    path: PathConfig = PATH,
+    network: NetworkConfig = NETWORK,
 ) -> Generator:
     """A generator whose network has random weights everywhere, or is untrained."""
     volumes, masks, people = tiny_volumes(24)
@@ -42,7 +45,7 @@ def tiny_generator(
         dim=dim,
         space=SPACE,
         maps=("fa", "md"),
-        network=NetworkConfig(channels=(16, 16), attention=True),
+        network=network,
         path=path,
         ages=tuple(p.age for p in people),
     )
