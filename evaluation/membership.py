@@ -11,8 +11,9 @@ from models.generator import Generator, condition_vector
 
 Table = NDArray[np.float64]
 
-# Where a network that has learnt a brain by heart shows it best: neither all noise nor none.
-_TIMES = (0.2, 0.4, 0.6, 0.8)
+# Share of noise, s / (a + s), at which a network that has learnt a brain by heart shows it best:
+# neither all nor none.
+_NOISE = (0.2, 0.4, 0.6, 0.8)
 _MOST = 32
 _SLICES = 8
 _TOGETHER = 2
@@ -25,7 +26,7 @@ def losses(generator: Generator, cohort: Cohort, seed: int = 0) -> Table:
     """
     import torch
 
-    from models.flow import errors
+    from models.loss import errors
 
     n = min(len(cohort), _MOST)
     volumes, conditions = cohort.volumes[:n], list(cohort.conditions[:n])
@@ -36,11 +37,15 @@ def losses(generator: Generator, cohort: Cohort, seed: int = 0) -> Table:
     condition = condition_vector(conditions)
     rng = np.random.default_rng(seed)
     out = np.zeros(n)
-    depth = generator.space.shape[2]
+    denoiser = generator.denoiser
+    depth = residual.shape[denoiser.axis]
+    every = torch.linspace(0, 1, 1001)
+    a, s = denoiser.path(every)
     chosen = np.linspace(0.25 * depth, 0.75 * depth, _SLICES).astype(np.int64)
-    generator.denoiser.eval()
+    denoiser.eval()
     with torch.inference_mode():
-        for time in _TIMES:
+        for share in _NOISE:
+            t = every[(s / (a + s) - share).abs().argmin()].expand(_TOGETHER)
             noise = torch.from_numpy(
                 rng.standard_normal(residual.shape[1:], dtype=np.float32)
             ).expand(_TOGETHER, -1, -1, -1, -1)
@@ -50,10 +55,10 @@ def losses(generator: Generator, cohort: Cohort, seed: int = 0) -> Table:
                 if generator.dim == "2d":
                     slices = torch.from_numpy(chosen).expand(_TOGETHER, -1)
                 total, count = errors(
-                    generator.denoiser, residual[rows], torch.full((_TOGETHER,), time), noise,
+                    denoiser, residual[rows], t, noise,
                     condition[rows], mean[rows], slices,
                 )  # fmt: skip
                 alone = (total / count).numpy()
                 for row, value in dict(zip(rows, alone, strict=True)).items():
-                    out[row] += value / len(_TIMES)
+                    out[row] += value / len(_NOISE)
     return out

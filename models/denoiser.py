@@ -1,4 +1,4 @@
-"""The denoiser: the closed-form Gaussian estimate plus what a 2D or 3D network adds to it."""
+"""The denoiser: a closed-form estimate plus what a 2D or 3D network adds to it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.config import Dim, NetworkConfig
-from models.field import Waves
+from models.config import Dim, NetworkConfig, PathConfig
+from models.field import Waves, spread
 from models.network import PatchUNet
+from models.path import Path
 from models.prior import Prior
-from models.sampler import spread
 
 # Shapes: B volumes, C channels (maps and level set), X Y Z voxels, S slices, E condition entries.
 
 # A 2D network sees its slice and one neighbour on either side, so that slices that are denoised
 # side by side agree with each other.
 _NEIGHBOURS = 1
+_AXES = {"sagittal": 2, "coronal": 3, "axial": 4}
 
 
 class Estimate(NamedTuple):
@@ -25,60 +26,79 @@ class Estimate(NamedTuple):
 
     Parameters
     ----------
-    clean : Gaussian estimate + spread * correction; (B, C, X, Y, Z), or (B, C, X, Y, S) for
-        slices.
-    correction : the network's output, of the same shape.
-    spread : (B, 1, 1, 1, 1), standard deviation that the Gaussian model leaves to its estimate.
+    clean : start + scale * output of the network; (B, C, X, Y, Z), or for slices with S in the
+        place of the plane's axis.
+    scale : k, (B, 1, 1, 1, 1).
+    known : the part of `clean` that samplers treat in closed form: the Gaussian estimate, or 0.
+    unit : of the rest, (B, 1, 1, 1, 1): standard deviation that the Gaussian model leaves, or 1.
     """
 
     clean: Tensor
-    correction: Tensor
-    spread: Tensor
+    scale: Tensor
+    known: Tensor
+    unit: Tensor
+
+    @property
+    def correction(self) -> Tensor:
+        """What samplers integrate: `clean` beyond `known`, in units."""
+        return (self.clean - self.known) / self.unit
+
+    def bounded(self, farthest: float) -> Estimate:
+        """With `clean` kept inside +-farthest, or where `known` lies beyond, by `known`."""
+        low, high = self.known.clamp(max=-farthest), self.known.clamp(min=farthest)
+        return self._replace(clean=self.clean.clamp(low, high))
 
 
 class Denoiser(nn.Module):
-    """Estimates the clean residual r_0 from r_t = (1 - t) r_0 + t eps, eps ~ N(0, 1).
+    """Estimates the clean residual r_0 from r_t = a r_0 + s eps, eps ~ N(0, 1).
 
-    For a Gaussian field that the orthonormal transform F makes independent, of power S, the best
-    estimate is the Wiener filter E[r_0 | r_t] = F^-1 [ a S / (a^2 S + t^2) F r_t ], a = 1 - t,
-    with variance t^2 S / (a^2 S + t^2) left to each coefficient. The network's output is scaled by
-    the root of their mean and added (the skip and output scalings of Karras et al. 2022, eq. 7,
-    for coloured data).
-    Its last layer starts at zero: an untrained denoiser *is* the Gaussian model.
+    Start ``gaussian``: for a Gaussian field that the orthonormal transform F makes independent,
+    of power S, the best estimate is the Wiener filter
+    E[r_0 | r_t] = F^-1 [ a S / (a^2 S + s^2) F r_t ], with variance s^2 S / (a^2 S + s^2) left to
+    each coefficient. The network's output is scaled and added; by the root of the mean of these
+    variances for prediction ``matched`` (the skip and output scalings of Karras et al. 2022,
+    eq. 7, for coloured data). Its last layer starts at zero: an untrained denoiser *is* the
+    Gaussian model.
+
+    Start ``none``: c r_t + k times the output, see `models.path.Path.scales`.
 
     Parameters
     ----------
-    dim : ``2d``: a network over axial slices, given each slice's neighbours and its position,
-        all slices of a volume side by side; ``3d``: a network over the volume.
+    dim : ``2d``: a network over slices, given each slice's neighbours and its position, all
+        slices of a volume side by side; ``3d``: a network over the volume.
     """
 
     mask: Tensor
     scale: Tensor
 
-    def __init__(self, dim: Dim, prior: Prior, config: NetworkConfig) -> None:
+    def __init__(self, dim: Dim, prior: Prior, config: NetworkConfig, path: PathConfig) -> None:
         super().__init__()
         self.dim: Dim = dim
+        self.axis = _AXES[config.plane]
+        self.path = Path(path)
+        self.gaussian = self.path.config.start == "gaussian"
         channels = prior.channels
         self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
         self.waves = Waves(prior.covariance)
         peak = prior.scale.max(axis=(1, 2, 3), keepdims=True)
         self.register_buffer("scale", torch.from_numpy(prior.scale / peak))
-        # Noisy image, Gaussian estimate, conditional mean and local scale.
+        # Noisy image, Gaussian estimate if any, conditional mean and local scale.
         window = 2 * _NEIGHBOURS + 1 if dim == "2d" else 1
         self.network = PatchUNet(
             dims=2 if dim == "2d" else 3,
-            in_channels=2 * channels * window + 2 * channels,
+            in_channels=(2 if self.gaussian else 1) * channels * window + 2 * channels,
             out_channels=channels,
             condition_size=3 if dim == "2d" else 2,
             config=config,
         )
 
-    def gaussian(self, noisy: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The Gaussian estimate (B, C, X, Y, Z) and its spread (B, 1, 1, 1, 1)."""
-        time, power = t.view(-1, 1, 1, 1, 1), self.waves.power
-        kept = (1 - time) * power / ((1 - time) ** 2 * power + time**2)
-        clean = self.waves.inverse(self.waves(noisy) * kept) * self.mask
-        return clean, spread(power, t)
+    def wiener(self, noisy: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """The Gaussian estimate (B, C, X, Y, Z); a and s are (B, 1, 1, 1, 1)."""
+        power = self.waves.power
+        kept = a * power / (a**2 * power + s**2)
+        # In bf16 the rounding would near the image be as large as what is left to the network.
+        with torch.autocast(noisy.device.type, enabled=False):
+            return self.waves.inverse(self.waves(noisy) * kept) * self.mask
 
     def forward(
         self,
@@ -96,36 +116,50 @@ class Denoiser(nn.Module):
         t : (B,).
         condition : (B, 2), see `models.generator.condition_vector`.
         mean : conditional mean volume, (B, C, X, Y, Z).
-        slices : 2D only: (B, S) axial slice numbers to estimate; default all of them.
+        slices : 2D only: (B, S) numbers of the slices to estimate; default all of them.
         """
-        clean, left = self.gaussian(noisy, t)
-        if self.dim == "3d":
-            images = torch.cat([noisy, clean, mean, self.scale.expand_as(mean)], dim=1)
-            added = self.network(images, t, condition) * self.mask
-            return Estimate(clean + left * added, added, left)
-        if slices is None:
-            slices = torch.arange(noisy.shape[-1], device=noisy.device).expand(len(noisy), -1)
-        images, conditions, mask = self._slabs(noisy, clean, mean, condition, slices)
-        added = self.network(images, t.repeat_interleave(slices.shape[1]), conditions) * mask
-        added = added.unflatten(0, slices.shape).permute(0, 2, 3, 4, 1)
-        at = slices[:, None, None, None, :].expand(-1, clean.shape[1], *clean.shape[2:4], -1)
-        clean = clean.gather(4, at)
-        return Estimate(clean + left * added, added, left)
-
-    def _slabs(
-        self, noisy: Tensor, clean: Tensor, mean: Tensor, condition: Tensor, slices: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Network input (B*S, channels, X, Y), conditions (B*S, 3) and masks (B*S, 1, X, Y)."""
-        depth = noisy.shape[-1]
-        moving = nn.functional.pad(torch.cat([noisy, clean], dim=1), (_NEIGHBOURS, _NEIGHBOURS))
+        a, s = (part.view(-1, 1, 1, 1, 1) for part in self.path(t))
+        through, scale = self.path.scales(a, s)
+        if self.gaussian:
+            start = self.wiener(noisy, a, s)
+            unit, moving = spread(self.waves.power, a, s), torch.cat([noisy, start], dim=1)
+            scale = unit if self.path.config.prediction == "matched" else scale
+        else:
+            start, unit, moving = through * noisy * self.mask, torch.ones_like(a), noisy
         still = torch.cat([mean, self.scale.expand_as(mean)], dim=1)
-        rows = torch.arange(len(noisy), device=noisy.device)[:, None]
-        # Advanced indices around a slice put their axes first: (B, S, channels, X, Y).
+        if self.dim == "3d":
+            output = self.network(torch.cat([moving, still], dim=1), t, condition)
+        else:
+            output = self._slicewise(moving, still, t, condition, slices)
+        start = self.take(start, slices)
+        output = output * self.take(self.mask.expand_as(noisy[:, :1]), slices)
+        known = start if self.gaussian else torch.zeros_like(start)
+        return Estimate(start + scale * output, scale, known, unit)
+
+    def take(self, volumes: Tensor, slices: Tensor | None) -> Tensor:
+        """The given (B, S) slices of (B, C, X, Y, Z) volumes; None means all."""
+        if slices is None:
+            return volumes
+        moved = volumes.movedim(self.axis, -1)
+        at = slices[:, None, None, None, :].expand(*moved.shape[:-1], -1)
+        return moved.gather(-1, at).movedim(-1, self.axis)
+
+    def _slicewise(
+        self, moving: Tensor, still: Tensor, t: Tensor, condition: Tensor, slices: Tensor | None
+    ) -> Tensor:
+        moving, still = moving.movedim(self.axis, -1), still.movedim(self.axis, -1)
+        depth = moving.shape[-1]
+        if slices is None:
+            slices = torch.arange(depth, device=moving.device).expand(len(moving), -1)
+        moving = nn.functional.pad(moving, (_NEIGHBOURS, _NEIGHBOURS))
+        rows = torch.arange(len(moving), device=moving.device)[:, None]
+        # Advanced indices around a slice put their axes first: (B, S, channels, rows, columns).
         window = [moving[rows, ..., slices + k] for k in range(2 * _NEIGHBOURS + 1)]
         images = torch.cat([*window, still[rows, ..., slices]], dim=2).flatten(0, 1)
         position = 2 * slices / (depth - 1) - 1
         conditions = torch.cat(
             [condition[:, None].expand(-1, slices.shape[1], -1), position[..., None]], dim=2
         ).flatten(0, 1)
-        mask = self.mask.permute(2, 0, 1)[slices].flatten(0, 1)[:, None]
-        return images, conditions, mask
+        output: Tensor = self.network(images, t.repeat_interleave(slices.shape[1]), conditions)
+        volumes = output.view(*slices.shape, *output.shape[1:]).permute(0, 2, 3, 4, 1)
+        return volumes.movedim(-1, self.axis)

@@ -233,6 +233,16 @@ def stationary_power(
     return scaled
 
 
+def remaining(power: Tensor, a: Tensor | float, s: Tensor | float) -> Tensor:
+    """Variance that the Wiener filter leaves to coefficients of given power seen as a y + s eps."""
+    return s**2 * power / (a**2 * power + s**2)
+
+
+def spread(power: Tensor, a: Tensor | float, s: Tensor | float) -> Tensor:
+    """Root of the mean of `remaining` over coefficients (..., C, X, Y, Z); (..., 1, 1, 1, 1)."""
+    return remaining(power, a, s).mean(dim=(-4, -3, -2, -1), keepdim=True).sqrt()
+
+
 def _cosines(size: int) -> NDArray[np.float64]:
     """Orthonormal DCT-II: (wave, place)."""
     from scipy.fft import dct

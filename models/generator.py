@@ -20,11 +20,11 @@ from contracts.maps import MapSpec, map_spec
 from contracts.params import parse
 from contracts.space import Space
 from models import representation
-from models.config import Dim, FlowConfig, NetworkConfig
-from models.denoiser import Denoiser
+from models.config import Dim, NetworkConfig, PathConfig, SamplerName
+from models.denoiser import Denoiser, Estimate
 from models.field import Covariance
-from models.prior import Prior
-from models.sampler import GaussianFlow, OnStep, times
+from models.prior import FARTHEST, Prior
+from models.sampler import OnStep, Sampler
 
 Array = NDArray[np.float32]
 
@@ -53,7 +53,7 @@ class GeneratorConfig:
     space: Space
     maps: tuple[str, ...]
     network: NetworkConfig
-    flow: FlowConfig
+    path: PathConfig
     ages: tuple[float, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -78,8 +78,8 @@ class Generator:
     ) -> None:
         self.config = config
         self.prior = prior
-        self.denoiser = denoiser or Denoiser(config.dim, prior, config.network)
-        self._flows: dict[int, GaussianFlow] = {}
+        self.denoiser = denoiser or Denoiser(config.dim, prior, config.network, config.path)
+        self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
     @property
     def dim(self) -> Dim:
@@ -116,17 +116,20 @@ class Generator:
         seeds: Sequence[int],
         steps: int = 16,
         on_step: OnStep | None = None,
+        sampler: SamplerName | None = None,
     ) -> Array:
         """Draw one volume per condition.
 
-        A sample is fixed by its condition, seed and steps alone: neither the other samples nor
-        their order change it. Another number of torch threads, or another processor, may round
-        otherwise (about 1e-6); who needs equal bytes fixes the threads, as `serving` does.
+        A sample is fixed by its condition, seed, steps and sampler alone: neither the other
+        samples nor their order change it. Another number of torch threads, or another processor,
+        may round otherwise (about 1e-6); who needs equal bytes fixes the threads, as `serving`
+        does.
 
         Parameters
         ----------
         steps : network evaluations per sample.
         on_step : called with (evaluations done, evaluations in all).
+        sampler : another than the generator's own.
 
         Returns
         -------
@@ -142,6 +145,7 @@ class Generator:
             )
         out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
         total = steps * -(-len(seeds) // _TOGETHER)
+        chosen_sampler = self._sampler(sampler or self.config.path.sampler, steps)
         for start in range(0, len(seeds), _TOGETHER):
             chosen = [min(start + k, len(seeds) - 1) for k in range(_TOGETHER)]
             report: OnStep | None = None
@@ -152,7 +156,7 @@ class Generator:
                     tell(base + step, total)
 
             drawn = self._draw(
-                [conditions[i] for i in chosen], [seeds[i] for i in chosen], steps, report
+                [conditions[i] for i in chosen], [seeds[i] for i in chosen], chosen_sampler, report
             )
             out[start : start + _TOGETHER] = drawn[: len(seeds) - start]
         return out
@@ -161,36 +165,36 @@ class Generator:
         self,
         conditions: Sequence[Condition],
         seeds: Sequence[int],
-        steps: int,
+        sampler: Sampler,
         on_step: OnStep | None,
     ) -> Array:
         device = self.denoiser.mask.device
         shape = (self.prior.channels, *self.space.shape)
         # NumPy's stream is fixed across versions and devices, torch's is not.
-        noise = np.stack(
-            [np.random.default_rng(s).standard_normal(shape, dtype=np.float32) for s in seeds]
-        )
+        streams = [np.random.default_rng(seed) for seed in seeds]
         condition = condition_vector(conditions).to(device)
         mean = torch.from_numpy(self.prior.mean(conditions)).to(device)
         self.denoiser.eval()
 
-        def correct(x: Tensor, t: float) -> Tensor:
+        def draw() -> Tensor:
+            noise = np.stack([one.standard_normal(shape, dtype=np.float32) for one in streams])
+            return torch.from_numpy(noise).to(device)
+
+        def denoise(x: Tensor, t: float) -> Estimate:
             time = torch.full((len(x),), t, device=device)
-            correction: Tensor = self.denoiser(x, time, condition, mean).correction
-            return correction
+            estimate: Estimate = self.denoiser(x, time, condition, mean)
+            return estimate.bounded(FARTHEST) if self.config.path.unbounded else estimate
 
         with torch.inference_mode():
-            residual = self._flow(steps)(
-                correct, torch.from_numpy(noise).to(device), self.denoiser.mask, on_step
-            )
+            residual = sampler(denoise, draw, self.denoiser.mask, on_step)
         channels = self.prior.volume(residual.cpu().numpy(), conditions)
         return representation.decode(channels, self.maps)
 
-    def _flow(self, steps: int) -> GaussianFlow:
-        if steps not in self._flows:
-            grid = times(steps, self.config.flow.shift)
-            self._flows[steps] = GaussianFlow(self.denoiser.waves, grid)
-        return self._flows[steps]
+    def _sampler(self, name: SamplerName, steps: int) -> Sampler:
+        key = name, steps, self.denoiser.mask.device  # training moves it
+        if key not in self._samplers:
+            self._samplers[key] = Sampler(name, self.denoiser.path, self.denoiser.waves, steps)
+        return self._samplers[key]
 
     def with_provenance(self, provenance: dict[str, Any]) -> Generator:
         """The same generator with another provenance."""
@@ -278,7 +282,7 @@ def _to_json(config: GeneratorConfig) -> dict[str, Any]:
             {"name": m.name, "unit": m.unit, "scale": m.scale} for m in map(map_spec, config.maps)
         ],
         "network": asdict(config.network),
-        "flow": asdict(config.flow),
+        "path": asdict(config.path),
     }
     return {"identity": identity, "ages": config.ages, "provenance": config.provenance}
 
@@ -298,7 +302,7 @@ def _from_json(content: dict[str, Any]) -> GeneratorConfig:
         space=Space.from_json(identity["space"]),
         maps=tuple(m["name"] for m in identity["maps"]),
         network=parse(NetworkConfig, identity["network"], "network"),
-        flow=parse(FlowConfig, identity["flow"], "flow"),
+        path=parse(PathConfig, identity["path"], "path"),
         ages=tuple(content["ages"]),
         provenance=content["provenance"],
     )

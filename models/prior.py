@@ -20,7 +20,7 @@ _SMOOTH_VOXELS = 1.0
 _STEP = 0.5
 _NORMAL = np.arange(-2, 2 + _STEP, _STEP)
 _LEAST_RISE = 0.02
-_FARTHEST = np.float32(3.0)
+FARTHEST = 3.0
 # Waves of displacement along each axis: shifts, turns, scalings, shears and their likes.
 _WAVES = 3
 
@@ -153,11 +153,11 @@ def _to_normal(values: Array, knots: Array) -> Array:
     for k in range(len(_NORMAL) - 1):
         share = (values - knots[k]) / (knots[k + 1] - knots[k])
         out += np.float32(_STEP) * np.clip(share, *_limits(k))
-    return np.clip(out, -_FARTHEST, _FARTHEST)
+    return np.clip(out, -FARTHEST, FARTHEST)
 
 
 def _from_normal(normal: Array, knots: Array) -> Array:
-    inside = np.clip(normal, -_FARTHEST, _FARTHEST)
+    inside = np.clip(normal, -FARTHEST, FARTHEST)
     out = np.repeat(knots[:1], len(normal), axis=0)
     for k in range(len(_NORMAL) - 1):
         share = (inside - np.float32(_NORMAL[k])) / np.float32(_STEP)

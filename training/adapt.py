@@ -94,7 +94,7 @@ def adapt_generator(
     if settings.site_gain:
         encoded = original.encode(data.train.volumes, data.train.masks)
         prior = prior.with_gain(encoded, data.train.conditions)
-    denoiser = Denoiser(original.dim, prior, original.config.network)
+    denoiser = Denoiser(original.dim, prior, original.config.network, original.config.path)
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     config = replace(
         original.config, ages=tuple(sorted(c.age for c in data.train.conditions)), provenance={}
@@ -109,7 +109,6 @@ def adapt_generator(
         denoiser,
         adapter.trainable(),
         Residuals.of(generator, data.train),
-        config.flow,
         settings.loop,
         work,
         stage.Curve(run, work / "curve.csv"),

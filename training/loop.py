@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from contracts.console import progress, say
 from contracts.errors import UserError
-from models import flow
-from models.config import FlowConfig
 from models.denoiser import Denoiser
+from models.loss import loss
 from training.dataset import Residuals
 from training.settings import LoopSettings
 
@@ -34,14 +33,13 @@ class _Objective(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, *batch: Any) -> Tensor:
-        return flow.loss(self.denoiser, *batch)
+        return loss(self.denoiser, *batch)
 
 
 def fit(
     denoiser: Denoiser,
     trainable: Sequence[nn.Parameter],
     data: Residuals,
-    flow_config: FlowConfig,
     settings: LoopSettings,
     work: Path,
     log: Log,
@@ -96,7 +94,7 @@ def fit(
     for step in progress(steps, settings.steps, what, done=len(losses)):
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings)
-        batch = _batch(data, denoiser, flow_config, settings, step, accelerator.process_index)
+        batch = _batch(data, denoiser, settings, step, accelerator.process_index)
         with accelerator.autocast():
             loss = objective(*(None if b is None else b.to(device) for b in batch))
         accelerator.backward(loss)
@@ -150,7 +148,6 @@ def _schedule(step: int, settings: LoopSettings) -> float:
 def _batch(
     data: Residuals,
     denoiser: Denoiser,
-    flow_config: FlowConfig,
     settings: LoopSettings,
     step: int,
     process: int,
@@ -161,11 +158,11 @@ def _batch(
     chosen = torch.randint(len(data.residual), (settings.batch,), generator=generator)
     residual = data.residual[chosen]
     noise = torch.randn(residual.shape, generator=generator)
-    t = flow.draw_times(settings.batch, flow_config, generator)
+    t = denoiser.path.draw(settings.batch, generator)
     slices = None
     if denoiser.dim == "2d" and settings.slices:
         size = (settings.batch, settings.slices)
-        slices = torch.randint(residual.shape[-1], size, generator=generator)
+        slices = torch.randint(residual.shape[denoiser.axis], size, generator=generator)
     return residual, t, noise, data.condition[chosen], data.mean[chosen], slices
 
 

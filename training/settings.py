@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.config import FlowConfig, NetworkConfig
+from models.config import NetworkConfig, PathConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class LoopSettings:
     ----------
     steps : optimizer steps.
     batch : volumes per step and process.
-    slices : 2D only: axial slices of each volume per step; 0 means all.
+    slices : 2D only: slices of each volume per step; 0 means all.
     learning_rate : reached after `warmup` steps, held to half of the steps, then let fall to
         zero along a cosine.
     ema : decay of the exponential moving average of the weights; this average is the result.
@@ -46,7 +46,7 @@ class TrainSettings:
     """Section `train.2d` or `train.3d`."""
 
     network: NetworkConfig
-    flow: FlowConfig
+    path: PathConfig
     loop: LoopSettings
 
 

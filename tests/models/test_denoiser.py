@@ -2,79 +2,152 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from contracts.condition import Condition
-from models.config import FlowConfig, NetworkConfig
+from models.config import NetworkConfig, PathConfig, PathName
 from models.denoiser import Denoiser
 from models.field import Covariance, Waves
-from models.flow import loss
 from models.prior import Prior
-from tests.models.fields import SHAPE, coloured, white
+from tests.models.fields import SHAPE, coloured, stationary, white
+from tests.models.paths import PATHS
+from tests.models.priors import denoiser_of, prior_of, randomised
 
 ZOOMS = (20.0, 12.0, 20.0)
-SMALL = NetworkConfig(channels=(16, 16), attention=False)
-
-
-def prior_of(covariance: Covariance) -> Prior:
-    """A prior without mean or mask whose residual has the given covariance."""
-    return Prior(
-        coefficients=np.zeros((4, 2, *SHAPE), dtype=np.float32),
-        mask=np.ones(SHAPE, dtype=bool),
-        scale=np.ones((2, *SHAPE), dtype=np.float32),
-        knots=np.broadcast_to(
-            np.arange(-2, 2.5, 0.5, dtype=np.float32)[:, None, None, None, None], (9, 2, *SHAPE)
-        ),
-        covariance=covariance,
-        gain=np.ones(2, dtype=np.float32),
-    )
+TIMES = torch.tensor([0.1, 0.5, 0.9])
 
 
 def inputs(n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.zeros(n, 2), torch.zeros(n, 2, *SHAPE)
 
 
-def test_white_residual_gives_the_scalar_wiener_filter() -> None:
-    denoiser = Denoiser("3d", prior_of(white(2)), SMALL)
+@pytest.mark.parametrize("name", PATHS)
+def test_white_residual_gives_the_scalar_wiener_filter(name: PathName) -> None:
+    denoiser = denoiser_of("3d", white(2), PathConfig(path=name))
     noisy = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
-    t = torch.tensor([0.1, 0.5, 0.9])
-    estimate = denoiser(noisy, t, *inputs(3))
-    a = (1 - t).view(-1, 1, 1, 1, 1)
-    expected = a / (a**2 + t.view(-1, 1, 1, 1, 1) ** 2)
-    torch.testing.assert_close(estimate.clean, expected * noisy, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(
-        estimate.spread.flatten(1)[:, 0], t / torch.sqrt((1 - t) ** 2 + t**2), atol=1e-5, rtol=1e-4
+    estimate = denoiser(noisy, TIMES, *inputs(3))
+    a, s = (part.view(-1, 1, 1, 1, 1) for part in denoiser.path(TIMES))
+    total = a**2 + s**2
+    torch.testing.assert_close(estimate.clean, a / total * noisy, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(estimate.scale, s / total.sqrt(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_untrained_denoiser_has_the_score_of_the_gaussian(name: PathName) -> None:
+    """(a D - x) / s^2 is the gradient of log N(x; 0, a^2 C + s^2), C built voxel by voxel."""
+    small = (4, 4, 4)
+    rng = np.random.default_rng(0)
+    waves = Waves(stationary(rng.uniform(0.2, 6, (1, *small)).astype(np.float32)))
+    basis = waves.inverse(torch.eye(64).view(64, 1, *small)).view(64, 64).double()
+    covariance = basis.T @ torch.diag(waves.power.double().flatten()) @ basis
+    prior = Prior(
+        coefficients=np.zeros((4, 1, *small), dtype=np.float32),
+        mask=np.ones(small, dtype=bool),
+        scale=np.ones((1, *small), dtype=np.float32),
+        knots=np.zeros((9, 1, *small), dtype=np.float32),
+        covariance=stationary(waves.power.numpy()),
+        gain=np.ones(1, dtype=np.float32),
     )
+    network = NetworkConfig(channels=(16,), attention=False)
+    denoiser = Denoiser("3d", prior, network, PathConfig(path=name))
+    x = torch.randn(3, 1, *small, generator=torch.Generator().manual_seed(1))
+    still = torch.zeros_like(x)
+    clean = denoiser(x, TIMES, torch.zeros(3, 2), still).clean.detach().double().flatten(1)
+    for i, (a, s) in enumerate(zip(*denoiser.path(TIMES.double()), strict=True)):
+        total = a**2 * covariance + s**2 * torch.eye(64)
+        score = -torch.linalg.solve(total, x[i].double().flatten())
+        found = (a * clean[i] - x[i].double().flatten()) / s**2
+        torch.testing.assert_close(found, score, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])
-def test_untrained_denoiser_is_the_gaussian_model(dim: str) -> None:
-    denoiser = Denoiser(dim, prior_of(coloured(2)), SMALL)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", PATHS)
+def test_untrained_denoiser_is_the_gaussian_model_whatever_it_predicts(
+    name: PathName, dim: Any
+) -> None:
     noisy = torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(1))
-    estimate = denoiser(noisy, torch.tensor([0.4]), *inputs(1))
-    assert not estimate.correction.any()
+    for prediction, t in itertools.product(("matched", "x", "epsilon", "v"), (0.4, 1.0)):
+        config = PathConfig(path=name, prediction=prediction)  # type: ignore[arg-type]
+        denoiser, time = denoiser_of(dim, coloured(2), config), torch.tensor([t])
+        estimate = denoiser(noisy, time, *inputs(1)).bounded(3.0)
+        expected = denoiser.wiener(noisy, *(p.view(-1, 1, 1, 1, 1) for p in denoiser.path(time)))
+        assert not estimate.correction.any()
+        torch.testing.assert_close(estimate.clean, expected, atol=0, rtol=0)
 
 
-def test_untrained_loss_is_one_on_data_of_the_model() -> None:
-    denoiser = Denoiser("3d", prior_of(coloured(2)), SMALL)
-    rng, waves = torch.Generator().manual_seed(2), Waves(coloured(2))
-    data = waves.inverse(torch.randn(64, 2, *SHAPE, generator=rng) * waves.power.sqrt())
-    noise = torch.randn(data.shape, generator=rng)
-    for t in (0.2, 0.5, 0.8):
-        value = loss(denoiser, data, torch.full((64,), t), noise, *inputs(64)).detach()
-        assert float(value) == pytest.approx(1.0, abs=0.05)
+def test_the_gaussian_estimate_is_not_rounded_with_the_network() -> None:
+    denoiser = denoiser_of("3d", coloured(2))
+    noisy = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    exact = denoiser(noisy, TIMES, *inputs(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = denoiser(noisy, TIMES, *inputs(3))
+    torch.testing.assert_close(rounded.known, exact.known, atol=1e-6, rtol=1e-6)
+
+
+def test_bounded_estimates_stay_in_range_or_with_what_is_known() -> None:
+    config = PathConfig(path="linear", prediction="epsilon")
+    denoiser = randomised(denoiser_of("3d", coloured(2), config))
+    noisy = 9 * torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    estimate = denoiser(noisy, torch.tensor([0.97]), *inputs(1))
+    bounded = estimate.bounded(3.0)
+    limit = estimate.known.abs().clamp(min=3.0)
+    assert (estimate.clean.abs() > limit).any()
+    assert (bounded.clean.abs() <= limit).all()
+    inside = estimate.clean.abs() < 3
+    assert torch.equal(bounded.clean[inside], estimate.clean[inside])
+
+
+def test_a_network_without_a_start_sees_the_noisy_image_alone() -> None:
+    """Nothing of the covariance reaches the estimate."""
+    config = PathConfig(path="cosine", prediction="epsilon", start="none")
+    noisy = torch.randn(1, 2, *SHAPE, generator=torch.Generator().manual_seed(1))
+    found = []
+    for covariance in (white(2), coloured(2)):
+        torch.manual_seed(0)
+        denoiser = randomised(denoiser_of("3d", covariance, config))
+        found.append(denoiser(noisy, torch.tensor([0.5]), *inputs(1)).clean)
+    assert torch.equal(*found)
 
 
 def trained(dim: str, covariance: Covariance | None = None) -> Denoiser:
     torch.manual_seed(0)
-    denoiser = Denoiser(dim, prior_of(covariance or coloured(2)), SMALL)  # type: ignore[arg-type]
-    with torch.no_grad():
-        for parameter in denoiser.network.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.1)
-    return denoiser
+    return randomised(denoiser_of(dim, covariance or coloured(2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("plane", "order"), [("coronal", (0, 2, 1)), ("sagittal", (2, 0, 1))])
+def test_planes_differ_by_a_permutation_of_axes(plane: Any, order: tuple[int, int, int]) -> None:
+    """A network for another plane, on volumes turned so that its slices are the axial ones."""
+    axes = [0, 1, *(2 + k for k in order)]
+    covariance = coloured(2)
+    turned = stationary(covariance.power.transpose([0, *(1 + k for k in order)]))
+    base = trained("2d", covariance)
+    prior = prior_of(turned)
+    for name in ("coefficients", "mask", "scale", "knots"):
+        array = getattr(prior, name)
+        lead = list(range(array.ndim - 3))
+        new = array.transpose([*lead, *(len(lead) + k for k in order)])
+        object.__setattr__(prior, name, np.ascontiguousarray(new))
+    network = NetworkConfig(channels=(16, 16), attention=False, plane=plane)
+    other = Denoiser("2d", prior, network, PathConfig())
+    other.network.load_state_dict(base.network.state_dict())
+    rng = torch.Generator().manual_seed(6)
+    noisy, mean = (torch.randn(2, 2, *SHAPE, generator=rng) for _ in range(2))
+    t, condition = torch.tensor([0.3, 0.7]), torch.randn(2, 2, generator=rng)
+    for slices in (None, torch.tensor([[0, 5, 3], [7, 2, 2]])):
+        expected = base(noisy, t, condition, mean, slices)
+        found = other(noisy.permute(axes), t, condition, mean.permute(axes), slices)
+        for part in ("clean", "known", "correction"):
+            torch.testing.assert_close(
+                getattr(found, part),
+                getattr(expected, part).permute(axes),
+                atol=1e-4,
+                rtol=1e-4,
+            )
 
 
 def test_slices_agree_with_the_whole_volume() -> None:
@@ -103,17 +176,6 @@ def test_2d_network_sees_only_neighbouring_slices_beyond_the_gaussian_part() -> 
     )
     assert (change[5:] > 1e-3).all()
     assert (change[:5] < 1e-4).all()
-
-
-def test_flow_config_moves_times_towards_noise() -> None:
-    from models.flow import draw_times
-
-    draw = [
-        draw_times(4000, FlowConfig(logit_mean=m), torch.Generator().manual_seed(0)).mean()
-        for m in (0.0, 1.0)
-    ]
-    assert float(draw[0]) == pytest.approx(0.5, abs=0.02)
-    assert draw[1] > draw[0] + 0.1
 
 
 def test_prior_residual_and_volume_are_inverse_and_of_unit_spread() -> None:

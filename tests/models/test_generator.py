@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from contracts.condition import Condition
 from contracts.errors import UserError
-from models.generator import PRIOR_FILE, WEIGHTS_FILE, Generator
+from models.config import PathConfig, SamplerName
+from models.generator import CONFIG_FILE, PRIOR_FILE, WEIGHTS_FILE, Generator
 from tests.models.tiny import tiny_generator
 
 PEOPLE = [Condition(25, "F"), Condition(50, "M"), Condition(80, "F")]
@@ -21,13 +23,53 @@ def generator(request: pytest.FixtureRequest) -> Generator:
     return tiny_generator(request.param)
 
 
-def test_a_sample_depends_on_its_own_seed_alone(generator: Generator) -> None:
-    together = generator.sample(PEOPLE, [7, 8, 9], steps=3)
-    backwards = generator.sample(PEOPLE[::-1], [9, 8, 7], steps=3)[::-1]
-    alone = np.concatenate([generator.sample([c], [s], 3) for c, s in zip(PEOPLE, [7, 8, 9])])  # noqa: B905
-    np.testing.assert_array_equal(together, backwards)
+@pytest.mark.parametrize("sampler", ["dpm++", "ddim", "ancestral"])
+def test_a_sample_depends_on_its_own_seed_alone(generator: Generator, sampler: SamplerName) -> None:
+    def draw(people: list[Condition], seeds: list[int]) -> np.ndarray:
+        return generator.sample(people, seeds, steps=3, sampler=sampler)
+
+    together = draw(PEOPLE, [7, 8, 9])
+    alone = np.concatenate([draw([c], [s]) for c, s in zip(PEOPLE, [7, 8, 9])])  # noqa: B905
+    np.testing.assert_array_equal(together, draw(PEOPLE[::-1], [9, 8, 7])[::-1])
     np.testing.assert_array_equal(together, alone)
-    assert not np.array_equal(together[0], generator.sample([PEOPLE[0]], [8], 3)[0])
+    assert not np.array_equal(together[0], draw([PEOPLE[0]], [8])[0])
+
+
+def test_samplers_agree_on_where_they_start_and_differ_on_the_way(generator: Generator) -> None:
+    one, other = (generator.sample(PEOPLE[:1], [7], 3, sampler=s) for s in ("dpm++", "ddim"))
+    np.testing.assert_array_equal(one, generator.sample(PEOPLE[:1], [7], 3))  # its own
+    assert not np.array_equal(one, other)
+    one, other = (generator.sample(PEOPLE[:1], [7], 1, sampler=s) for s in ("dpm++", "ddim"))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("path", ["flow", "linear", "scaled_linear", "cosine"])
+def test_an_untrained_generator_draws_from_the_gaussian_whatever_the_path(path: str) -> None:
+    """The same volume for a seed. (In one step: at the rim of the mask the steps show.)"""
+    expected = tiny_generator("3d", trained=False).sample(PEOPLE[:1], [4], 1)
+    config = PathConfig(path=path, prediction="v", sampler="ddim")  # type: ignore[arg-type]
+    found = tiny_generator("3d", trained=False, path=config).sample(PEOPLE[:1], [4], 1)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_plain_ddpm_is_saved_loaded_and_sampled(tmp_path: Path) -> None:
+    config = PathConfig(path="cosine", prediction="epsilon", start="none", sampler="ancestral")
+    generator = tiny_generator("2d", path=config)
+    generator.save(tmp_path)
+    loaded = Generator.load(tmp_path)
+    assert loaded.config.path == config
+    volumes = loaded.sample(PEOPLE, [1, 2, 3], steps=5)
+    assert np.isfinite(volumes).all()
+    np.testing.assert_array_equal(volumes, generator.sample(PEOPLE, [1, 2, 3], steps=5))
+
+
+def test_another_format_is_told(generator: Generator, tmp_path: Path) -> None:
+    generator.save(tmp_path)
+    content = json.loads((tmp_path / CONFIG_FILE).read_text())
+    content["identity"]["format"] -= 1
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="generator format 2 is not 3"):
+        Generator.load(tmp_path)
 
 
 def test_the_number_of_threads_changes_rounding_alone(generator: Generator) -> None:

@@ -11,11 +11,13 @@ from contracts.condition import Condition
 from contracts.maps import FA, MD
 from contracts.space import Space
 from models import representation
-from models.config import FlowConfig, NetworkConfig
+from models.config import NetworkConfig, PathConfig
 from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
 
 SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))
+NETWORK = NetworkConfig(channels=(16, 16), attention=True)
+PATH = PathConfig()
 
 
 def tiny_volumes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
@@ -30,15 +32,21 @@ def tiny_volumes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Co
     return (volumes * masks[:, None]).astype(np.float32), masks, people
 
 
-def tiny_generator(dim: Literal["2d", "3d"], seed: int = 0, trained: bool = True) -> Generator:
+def tiny_generator(
+    dim: Literal["2d", "3d"],
+    seed: int = 0,
+    trained: bool = True,
+    path: PathConfig = PATH,
+    network: NetworkConfig = NETWORK,
+) -> Generator:
     """A generator whose network has random weights everywhere, or is untrained."""
     volumes, masks, people = tiny_volumes(24)
     config = GeneratorConfig(
         dim=dim,
         space=SPACE,
         maps=("fa", "md"),
-        network=NetworkConfig(channels=(16, 16), attention=True),
-        flow=FlowConfig(),
+        network=network,
+        path=path,
         ages=tuple(p.age for p in people),
     )
     torch.manual_seed(seed)

@@ -18,7 +18,7 @@ from contracts.errors import UserError
 from contracts.maps import MAPS
 from contracts.space import Space
 from models import representation
-from models.config import Dim, FlowConfig, NetworkConfig
+from models.config import Dim, NetworkConfig, PathConfig
 from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
 from services.tracking import registry
@@ -48,7 +48,7 @@ def tiny_generator(dim: Dim) -> Generator:
         space=SPACE,
         maps=("fa", "md"),
         network=NetworkConfig(channels=(16, 32)),
-        flow=FlowConfig(),
+        path=PathConfig(),
         ages=tuple(map(float, ages)),
         provenance={"data": "random"},
     )

@@ -13,9 +13,9 @@ import torch
 from contracts.errors import UserError
 from models.adapters.adapter import build
 from models.generator import Generator, condition_vector
-from tests.models.tiny import tiny_generator, tiny_volumes
+from tests.models.tiny import NETWORK, tiny_generator, tiny_volumes
 from training.dataset import Residuals
-from training.loop import fit
+from training.loop import _batch, fit
 from training.settings import LoopSettings
 
 SETTINGS = LoopSettings(steps=12, batch=2, slices=2, warmup=2, checkpoint_every=5, seed=3)
@@ -46,7 +46,6 @@ def run(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
         data_of(generator),
-        generator.config.flow,
         settings,
         work,
         lambda metrics, step: None,
@@ -81,7 +80,6 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
         data_of(generator),
-        generator.config.flow,
         replace(SETTINGS, steps=60),
         tmp_path,
         lambda metrics, step: logged.append(metrics["train/loss"]),
@@ -100,7 +98,6 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
         generator.denoiser,
         adapter.trainable(),
         data_of(generator),
-        generator.config.flow,
         SETTINGS,
         tmp_path,
         lambda metrics, step: None,
@@ -113,6 +110,14 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
         assert torch.equal(value, before[name]), name
 
 
+def test_slices_are_drawn_from_the_whole_axis_of_the_plane() -> None:
+    generator = tiny_generator("2d", network=replace(NETWORK, plane="coronal"))
+    batch = _batch(data_of(generator), generator.denoiser, replace(SETTINGS, slices=64), 0, 0)
+    slices = batch[-1]
+    assert slices is not None
+    assert {int(k) for k in slices.flatten()} == set(range(generator.space.shape[1]))
+
+
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
     generator = tiny_generator("3d")
     data = data_of(generator)
@@ -122,7 +127,6 @@ def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
             generator.denoiser,
             list(generator.denoiser.network.parameters()),
             data,
-            generator.config.flow,
             SETTINGS,
             tmp_path,
             lambda metrics, step: None,

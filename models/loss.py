@@ -1,0 +1,53 @@
+"""The training objective of every path and prediction."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from models.denoiser import Denoiser
+
+
+def errors(
+    denoiser: Denoiser,
+    residual: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    condition: Tensor,
+    mean: Tensor,
+    slices: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Squared error of the network's output, summed over each image, and the number of values
+    summed; (B,) each.
+
+    With the clean estimate start + k F that is |clean - r_0|^2 / k^2: the loss of Ho et al. 2020,
+    eq. 14, where F predicts the noise. Prediction ``matched`` divides by the variance that the
+    Gaussian model leaves. That weighs all times alike and gives the number a yardstick: an
+    untrained denoiser scores about 1 per value, and what lies below 1 was learnt.
+
+    Parameters
+    ----------
+    residual, noise : r_0 and eps, (B, C, X, Y, Z).
+    t : (B,).
+    condition, mean, slices : as in `Denoiser.forward`.
+    """
+    a, s = (part.view(-1, 1, 1, 1, 1) for part in denoiser.path(t))
+    estimate = denoiser(a * residual + s * noise, t, condition, mean, slices)
+    truth = denoiser.take(residual, slices)
+    mask = denoiser.take(denoiser.mask.expand_as(residual[:, :1]), slices)
+    error = ((estimate.clean - truth) / estimate.scale) ** 2 * mask
+    return error.flatten(1).sum(dim=1), mask.flatten(1).sum(dim=1) * residual.shape[1]
+
+
+def loss(
+    denoiser: Denoiser,
+    residual: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    condition: Tensor,
+    mean: Tensor,
+    slices: Tensor | None = None,
+) -> Tensor:
+    """Mean of `errors` over all values of a batch."""
+    total, count = errors(denoiser, residual, t, noise, condition, mean, slices)
+    mean_error: Tensor = total.sum() / count.sum()
+    return mean_error
