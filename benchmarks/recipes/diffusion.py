@@ -130,7 +130,7 @@ class PixelDiffusion:
             t = torch.randint(0, STEPS, (len(batch),))
             optimizer.zero_grad(set_to_none=True)
             predicted = inferer(batch, self.unet, eps, t, condition=condition)
-            nn.functional.mse_loss(predicted, eps).backward()
+            torch.autograd.backward(nn.functional.mse_loss(predicted, eps))
             optimizer.step()
             done = step + 1
         self.unet.eval()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contracts.maps import MapSpec
+from evaluation.baseline import brains
 
 Array = NDArray[np.float32]
 
@@ -26,10 +27,8 @@ def to_images(volumes: Array, maps: tuple[MapSpec, ...]) -> Tensor:
 
 
 def to_volumes(images: Tensor, maps: tuple[MapSpec, ...]) -> Array:
-    """Inverse of `to_images` for what is possible, and not a number nowhere."""
-    network = np.nan_to_num(images.numpy())
-    channels = [m.clip(m.from_network(network[:, k])) for k, m in enumerate(maps)]
-    return np.stack(channels, axis=1)
+    """Inverse of `to_images` for brains; the background is cut as that of the Gaussian baseline."""
+    return brains(np.nan_to_num(images.numpy()), maps)
 
 
 def pad(images: Tensor, multiple: int) -> Tensor:

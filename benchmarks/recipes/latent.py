@@ -157,13 +157,13 @@ class LatentDiffusion:
                 fake = critic(made)[-1]
                 loss = loss + _ADVERSARIAL * judge(fake, True, for_discriminator=False)
             ours.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             ours.step()
             if step >= alone:
                 theirs.zero_grad(set_to_none=True)
                 wrong = judge(critic(made.detach())[-1], False, for_discriminator=True)
                 wrong = wrong + judge(critic(batch)[-1], True, for_discriminator=True)
-                (_ADVERSARIAL * wrong / 2).backward()
+                torch.autograd.backward(_ADVERSARIAL * wrong / 2)
                 theirs.step()
             done = step + 1
         self.autoencoder.eval()
@@ -185,7 +185,7 @@ class LatentDiffusion:
             optimizer.zero_grad(set_to_none=True)
             # As in the tutorial, the inferer encodes the batch anew in every step.
             predicted = _plain(inferer(batch, self.autoencoder, self.unet, eps, t))
-            nn.functional.mse_loss(predicted, eps).backward()
+            torch.autograd.backward(nn.functional.mse_loss(predicted, eps))
             optimizer.step()
             done = step + 1
         self.unet.eval()
