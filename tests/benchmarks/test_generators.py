@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_ours_and_the_gaussian_are_compared(
     train, test = _subjects(24, 1), _subjects(16, 2)
     conditions = list(test.conditions)[:8]
 
-    def run(name: str) -> list[dict[str, object]]:
+    def run(name: str) -> list[dict[str, Any]]:
         return generators.run(
             name, known[name], train, conditions, 2.0, 0, 3, tmp_path / name
         )  # fmt: skip
@@ -61,10 +62,10 @@ def test_ours_and_the_gaussian_are_compared(
     judge = Judge.of(people(24, 1), people(16, 2), SPACE, MAPS, (LABELS, REGIONS))
     results = []
     for row in rows:
-        volumes = np.load(str(row["volumes"]))
+        volumes = np.load(row["volumes"])
         assert volumes.shape == (8, 2, *SPACE.shape)
         assert np.isfinite(volumes).all()
-        scores = judge.scores(str(row["name"]), volumes, conditions)
+        scores = judge.scores(row["name"], volumes, conditions)
         json.dumps(scores)
         results.append({**row, "scores": scores})
     assert table(results).count("\n") == 1 + len(rows)
