@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 
 from benchmarks.recipes import images
 from benchmarks.recipes.budget import Budget
-from benchmarks.recipes.diffusion import DDPM_2D, DDPM_3D, DiffusionRecipe, PixelDiffusion
+from benchmarks.recipes.diffusion import DDPM_2D, DDPM_3D, PixelDiffusion
 from benchmarks.recipes.latent import LDM_3D, BySex, LatentDiffusion
 from contracts.condition import Condition
-from contracts.maps import MAPS
+from contracts.maps import MAPS, MapSpec
 from contracts.params import PARAMS_FILE, load
 from evaluation.baseline import gaussian_volumes
 from evaluation.cohort import Cohort
@@ -86,31 +87,29 @@ def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dic
         "ours-2d": Contestant(_ours("2d", params), own=True),
         "ours-3d": Contestant(_ours("3d", params), own=True),
         "gaussian": Contestant(_gaussian),
-        "monai-ddpm-2d": Contestant(_pixel(flat)),
-        "monai-ddpm-3d": Contestant(_pixel(deep)),
-        "monai-ldm-3d": Contestant(
-            lambda *a: _peer(LatentDiffusion(LDM_3D, a[0].space.shape, MAPS, a[2]), *a)
-        ),
-        "seed": Contestant(lambda *a: _peer(BySex(LDM_3D, a[0].space.shape, MAPS, a[2]), *a)),
-        "monai-ddpm-2d-tuned": Contestant(_pixel(replace(flat, learning_rate=1e-3))),
-        "monai-ddpm-3d-tuned": Contestant(_pixel(replace(deep, learning_rate=1e-3))),
+        "monai-ddpm-2d": _peer(partial(PixelDiffusion, flat)),
+        "monai-ddpm-3d": _peer(partial(PixelDiffusion, deep)),
+        "monai-ldm-3d": _peer(partial(LatentDiffusion, LDM_3D)),
+        "seed": _peer(partial(BySex, LDM_3D)),
+        "monai-ddpm-2d-tuned": _peer(partial(PixelDiffusion, replace(flat, learning_rate=1e-3))),
+        "monai-ddpm-3d-tuned": _peer(partial(PixelDiffusion, replace(deep, learning_rate=1e-3))),
     }
 
 
-def _pixel(recipe: DiffusionRecipe) -> Callable[[Subjects, Budget, int, Path], Trained]:
-    return lambda *a: _peer(PixelDiffusion(recipe, a[0].space.shape, MAPS, a[2]), *a)
-
-
 def _peer(
-    model: PixelDiffusion | LatentDiffusion | BySex,
-    subjects: Subjects,
-    budget: Budget,
-    seed: int,
-    work: Path,
-) -> Trained:
-    steps = model.train(subjects.volumes, subjects.conditions, budget)
-    size = sum(p.numel() for network in model.networks for p in network.parameters())
-    return Trained(model.sample, steps, size, images.digest(*model.networks))
+    make: Callable[
+        [Sequence[int], tuple[MapSpec, ...], int], PixelDiffusion | LatentDiffusion | BySex
+    ],
+) -> Contestant:
+    """A recipe that is made from (shape, maps, seed)."""
+
+    def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
+        model = make(subjects.space.shape, MAPS, seed)
+        steps = model.train(subjects.volumes, subjects.conditions, budget)
+        size = sum(p.numel() for network in model.networks for p in network.parameters())
+        return Trained(model.sample, steps, size, images.digest(*model.networks))
+
+    return Contestant(train)
 
 
 def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
