@@ -73,7 +73,7 @@ def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dic
     """All, by name.
 
     The pixel-space networks of the tutorials are narrowed to 1/4 (2D) and 1/8 (3D) of their
-    widths, in their favour: at full width one step takes minutes of one core. ``-tuned`` is the
+    widths, in their favour: at full width a 3D step takes minutes of one core. ``-tuned`` is the
     same recipe with the learning rate that suits a short training (1e-3), also in its favour.
 
     Parameters
