@@ -273,6 +273,8 @@ def _tell(report: dict[str, Any]) -> None:
 
 
 def _range(found: dict[str, float]) -> str:
+    if not found["n"]:
+        return "none: its distance is not above zero"
     return f"{found['median']:.3g} [{found['least']:.3g}, {found['most']:.3g}], n = {found['n']}"
 
 

@@ -132,28 +132,32 @@ def _shown(value: float | None, digits: int, factor: float = 1.0) -> str:
 
 
 def ratios(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Kernel distance of each contestant of ours over that of every other, seed by seed.
+    """Kernel distance of ours over that of each other, and of ours with fewer evaluations over
+    that with most, training by training.
 
-    The distance is unbiased: beside a perfect generator it is zero on average, and below zero
-    as often as above.
+    The distance is unbiased: of a perfect generator it is zero on average, and below zero as
+    often as above. Over such a one no ratio is given.
     """
-    distance: dict[str, dict[int, float]] = {}
+    distance: dict[tuple[str, int], dict[int, float]] = {}
+    most: dict[str, int] = {}
     for row in results:
-        if row.get("seed") is not None:
-            name = f"{row['name']} at {row['evaluations']}" if row["own"] else row["name"]
-            distance.setdefault(name, {})[row["seed"]] = row["scores"]["kernel_distance"]["value"]
-    ours = [name for name in distance if name.startswith("ours-")]
+        if "seed" in row:
+            key = (row["name"], row["evaluations"])
+            distance.setdefault(key, {})[row["seed"]] = row["scores"]["kernel_distance"]["value"]
+            most[row["name"]] = max(most.get(row["name"], 0), row["evaluations"])
+    own = {row["name"] for row in results if row.get("own")}
+    pairs = [((a, most[a]), (b, most[b])) for a in sorted(own) for b in most if a != b]
+    pairs += [(key, (key[0], most[key[0]])) for key in distance if key[1] < most[key[0]]]
     out = {}
-    for name in ours:
-        for other in distance:
-            both = sorted(set(distance[name]) & set(distance[other]))
-            if other == name or not both:
-                continue
-            found = [distance[name][s] / distance[other][s] for s in both]
-            out[f"{name} / {other}"] = {
-                "median": float(np.median(found)),
-                "least": min(found),
-                "most": max(found),
-                "n": len(found),
-            }
+    for first, second in pairs:
+        both = sorted(set(distance[first]) & set(distance[second]))
+        found = [distance[first][s] / distance[second][s] for s in both
+                 if distance[second][s] > 0]  # fmt: skip
+        name = f"{first[0]} at {first[1]} / {second[0]} at {second[1]}"
+        out[name] = {
+            "median": float(np.median(found)) if found else None,
+            "least": min(found, default=None),
+            "most": max(found, default=None),
+            "n": len(found),
+        }
     return out

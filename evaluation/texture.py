@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,30 +67,30 @@ class Expectation:
     def coherence(self, volumes: Array, conditions: Sequence[Condition]) -> Table:
         """Likeness of neighbouring slices across each axis, (n, maps, 3).
 
-        The correlation of r, what sets a volume apart from what its age and sex let expect in
-        units of real people's spread, with r one voxel further: 1 if all slices deviate alike,
+        The correlation of r with r one voxel further, where r is what sets a volume apart from
+        what its age and sex let expect, in units of real people's spread, less its mean over the
+        set (a fault that all volumes share is anatomy's business): 1 if all slices deviate alike,
         0 if each was drawn by itself. r is not centred per slice: slices whose brightness jumps
         are unlike.
         """
-        out = np.zeros((len(volumes), len(self.maps), 3))
-        r = np.zeros((len(self.maps), *self.mask.shape))
-        for i, (volume, x) in enumerate(zip(volumes, design(conditions), strict=True)):
-            expected = np.tensordot(x, self.coefficients, axes=1)
-            inside = _network(volume[None], self.maps)[0][:, self.mask]
-            r[:, self.mask] = (inside - expected) / self.spread
+        rows = list(zip(volumes, design(conditions), strict=True))
+        mean = sum((self._deviation(*row) for row in rows), np.zeros_like(self.spread)) / len(rows)
+        out = np.empty((len(rows), len(self.maps), 3))
+        r = np.zeros((len(self.maps), *self.mask.shape), dtype=np.float32)
+        for i, row in enumerate(rows):
+            r[:, self.mask] = self._deviation(*row) - mean
             for axis in range(3):
-                size = self.mask.shape[axis]
-                here, there = (
-                    np.take(r, range(k, size - 1 + k), axis=axis + 1).reshape(len(r), -1)
-                    for k in (0, 1)
-                )
-                pairs = (
-                    np.take(self.mask, range(size - 1), axis=axis)
-                    & np.take(self.mask, range(1, size), axis=axis)
-                ).ravel()
+                here, there = (_but_one(r, axis + 1, k) for k in (0, 1))
+                pairs = _but_one(self.mask, axis, 0) & _but_one(self.mask, axis, 1)
                 a, b = here[:, pairs], there[:, pairs]
                 scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
                 out[i, :, axis] = (a * b).sum(axis=1) / np.maximum(scale, 1e-12)
+        return out
+
+    def _deviation(self, volume: Array, x: Table) -> Array:
+        expected = np.tensordot(x, self.coefficients, axes=1)
+        inside = _network(volume[None], self.maps)[0][:, self.mask]
+        out: Array = ((inside - expected) / self.spread).astype(np.float32)
         return out
 
 
@@ -125,3 +126,8 @@ def spectrum_error(spectrum: Table) -> Statistic:
 
 def _network(volumes: Array, maps: tuple[MapSpec, ...]) -> Array:
     return np.stack([m.to_network(volumes[:, k]) for k, m in enumerate(maps)], axis=1)
+
+
+def _but_one(values: NDArray[Any], axis: int, start: int) -> NDArray[Any]:
+    """All but the last (start 0) or the first (start 1) slice along an axis."""
+    return np.take(values, range(start, values.shape[axis] - 1 + start), axis=axis)

@@ -33,8 +33,22 @@ def test_noise_is_incoherent_and_a_shift_of_the_whole_is_coherent() -> None:
     rng = np.random.default_rng(0)
     noise = _with_residual(expectation, few, rng.standard_normal(few.volumes.shape))
     assert np.abs(expectation.coherence(noise, few.conditions)).max() < 0.05
-    shift = _with_residual(expectation, few, np.ones(few.volumes.shape))
+    offsets = np.array([-1.0, -0.5, 0.5, 1.0])[:, None, None, None, None]
+    shift = _with_residual(expectation, few, np.broadcast_to(offsets, few.volumes.shape))
     np.testing.assert_allclose(expectation.coherence(shift, few.conditions), 1, atol=1e-4)
+
+
+def test_a_fault_that_all_share_does_not_count() -> None:
+    real = people(40, 4)
+    expectation = _expectation(real)
+    few = real.take(range(6))
+    rng = np.random.default_rng(0)
+    noise = 0.3 * rng.standard_normal(few.volumes.shape)
+    plain, biased = (
+        expectation.coherence(_with_residual(expectation, few, noise + bias), few.conditions)
+        for bias in (0.0, 1.0)
+    )
+    np.testing.assert_allclose(plain, biased, atol=1e-3)
 
 
 def test_slices_drawn_one_by_one_are_unlike_along_their_axis_only() -> None:
