@@ -5,6 +5,8 @@ PYTHON ?= python3
 # The CUDA build of torch comes from PyPI by default. Set this to the index of another build,
 # e.g. https://download.pytorch.org/whl/cpu for the CPU build.
 TORCH_INDEX ?=
+# CPU seconds that each generator of `make bench` is trained for.
+BENCH_SECONDS ?= 400
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -46,8 +48,9 @@ test: $(READY) ## tests (under 10 minutes on 2 cores)
 acceptance: $(READY) ## slower tests: the whole as a user would run it
 	pytest -m acceptance
 
-bench: $(READY) ## speed, as ratios against named baselines
+bench: $(READY) ## speed and quality, as ratios against named baselines (hours; after `make demo`)
 	python benchmarks/judge.py
+	python benchmarks/generators.py --seconds $(BENCH_SECONDS)
 
 lint: $(READY) ## ruff and mypy
 	ruff check .

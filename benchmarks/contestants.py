@@ -1,0 +1,189 @@
+"""Who is compared: our generators, the Gaussian baseline and the peers' recipes."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.recipes import images
+from benchmarks.recipes.budget import Budget
+from benchmarks.recipes.diffusion import DDPM_2D, DDPM_3D, PixelDiffusion
+from benchmarks.recipes.latent import LDM_3D, BySex, LatentDiffusion
+from contracts.condition import Condition
+from contracts.maps import MAPS, MapSpec
+from contracts.params import PARAMS_FILE, load
+from evaluation.baseline import gaussian_volumes
+from evaluation.cohort import Cohort
+from models import representation
+from models.config import Dim
+from models.generator import Generator, GeneratorConfig
+from models.prior import Prior
+from training.dataset import Residuals, Subjects
+from training.loop import fit
+from training.settings import TrainSettings
+
+Array = NDArray[np.float32]
+Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
+
+_WARM, _TIMED = 2, 10
+# Widths at which some dozens of steps fit into a few minutes of one core at 40 x 48 x 40 voxels.
+_NARROW_2D, _NARROW_3D = 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A contestant that is ready.
+
+    Parameters
+    ----------
+    sample : (conditions, seeds, network evaluations) -> (n, maps, X, Y, Z), physical units.
+    steps : optimizer steps made.
+    parameters : numbers trained.
+    digest : short hash of the weights.
+    """
+
+    sample: Sample
+    steps: int
+    parameters: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """Something that learns from subjects and makes volumes.
+
+    Parameters
+    ----------
+    train : (subjects, budget, seed, empty folder) -> ready to sample.
+    own : ours, sampled at several numbers of evaluations; a peer is sampled at one.
+    """
+
+    train: Callable[[Subjects, Budget, int, Path], Trained]
+    own: bool = False
+
+
+def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dict[str, Contestant]:
+    """All, by name.
+
+    The pixel-space networks of the tutorials are narrowed to 1/4 (2D) and 1/8 (3D) of their
+    widths, in their favour: at full width a 3D step takes minutes of one core. ``-tuned`` is the
+    same recipe with the learning rate that suits a short training (1e-3), also in its favour.
+
+    Parameters
+    ----------
+    tutorial_width : widths as in the tutorials.
+    params : where our settings `train.2d` and `train.3d` are.
+    """
+    flat = DDPM_2D if tutorial_width else DDPM_2D.narrowed(_NARROW_2D)
+    deep = DDPM_3D if tutorial_width else DDPM_3D.narrowed(_NARROW_3D)
+    return {
+        "ours-2d": Contestant(_ours("2d", params), own=True),
+        "ours-3d": Contestant(_ours("3d", params), own=True),
+        "gaussian": Contestant(_gaussian),
+        "monai-ddpm-2d": _peer(partial(PixelDiffusion, flat)),
+        "monai-ddpm-3d": _peer(partial(PixelDiffusion, deep)),
+        "monai-ldm-3d": _peer(partial(LatentDiffusion, LDM_3D)),
+        "seed": _peer(partial(BySex, LDM_3D)),
+        "monai-ddpm-2d-tuned": _peer(partial(PixelDiffusion, replace(flat, learning_rate=1e-3))),
+        "monai-ddpm-3d-tuned": _peer(partial(PixelDiffusion, replace(deep, learning_rate=1e-3))),
+    }
+
+
+def _peer(
+    make: Callable[
+        [Sequence[int], tuple[MapSpec, ...], int], PixelDiffusion | LatentDiffusion | BySex
+    ],
+) -> Contestant:
+    """A recipe that is made from (shape, maps, seed)."""
+
+    def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
+        model = make(subjects.space.shape, MAPS, seed)
+        steps = model.train(subjects.volumes, subjects.conditions, budget)
+        size = sum(p.numel() for network in model.networks for p in network.parameters())
+        return Trained(model.sample, steps, size, images.digest(*model.networks))
+
+    return Contestant(train)
+
+
+def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
+    train = Cohort(subjects.volumes, subjects.conditions)
+
+    def sample(conditions: Sequence[Condition], seeds: Sequence[int], evaluations: int) -> Array:
+        return gaussian_volumes(train, conditions, seeds, MAPS)
+
+    return Trained(sample, 0, 0, subjects.digest)
+
+
+def fresh(dim: Dim, settings: TrainSettings, subjects: Subjects) -> Generator:
+    """An untrained generator of ours; torch's seed fixes its weights."""
+    encoded = representation.encode(subjects.volumes, subjects.masks, MAPS)
+    reach = representation.reach(subjects.masks)
+    return Generator(
+        GeneratorConfig(
+            dim=dim,
+            space=subjects.space,
+            maps=tuple(m.name for m in MAPS),
+            network=settings.network,
+            flow=settings.flow,
+            ages=tuple(sorted(c.age for c in subjects.conditions)),
+        ),
+        Prior.fit(encoded, reach, subjects.conditions, subjects.space.zooms),
+    )
+
+
+def fit_steps(
+    generator: Generator,
+    data: Residuals,
+    settings: TrainSettings,
+    steps: int,
+    work: Path,
+    preview: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train a generator of ours for so many steps, from the start."""
+    fit(
+        generator.denoiser,
+        list(generator.denoiser.network.parameters()),
+        data,
+        settings.flow,
+        replace(settings.loop, steps=steps),
+        work,
+        lambda metrics, step: None,
+        preview,
+        f"ours-{generator.dim}",
+    )
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _ours(dim: Dim, params: Path) -> Callable[[Subjects, Budget, int, Path], Trained]:
+    def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
+        import torch
+
+        begun = time.process_time()
+        settings = load(TrainSettings, f"train.{dim}", params)
+        settings = replace(settings, loop=replace(settings.loop, seed=seed))
+        torch.manual_seed(seed)
+        generator = fresh(dim, settings, subjects)
+        data = Residuals.of(generator, subjects)
+        steps = budget.steps
+        if steps is None:
+            # The learning rate falls over the whole run: its length has to be known ahead, so
+            # that a copy makes the first steps. What they take is taken off.
+            probe = Generator(generator.config, generator.prior)
+            fit_steps(probe, data, settings, _WARM, work / "probe")
+            before = time.process_time()
+            fit_steps(probe, data, settings, _TIMED, work / "probe")
+            now = time.process_time()
+            left = budget.seconds - (now - begun)
+            steps = max(1, int(left / ((now - before) / _TIMED)))
+        fit_steps(generator, data, settings, steps, work / "fit")
+        size = sum(p.numel() for p in generator.denoiser.network.parameters())
+        return Trained(generator.sample, steps, size, generator.digest)
+
+    return train

@@ -1,0 +1,135 @@
+"""The comparison on small volumes: it trains, samples, judges, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import generators
+from benchmarks.contestants import Contestant, contestants
+from benchmarks.costs import interleaved, ratio, summary
+from benchmarks.recipes.budget import Budget
+from benchmarks.scores import Judge, ratios, table
+from contracts.condition import Condition
+from contracts.maps import FA, MD
+from tests.evaluation.people import LABELS, REGIONS, SPACE, people
+from training.dataset import Subjects
+
+MAPS = (FA, MD)
+PARAMS = """
+train:
+  3d:
+    network: {channels: [16, 16], res_blocks: 1, attention: false, patch: 4}
+    flow: {logit_mean: 0.0, shift: 1.0}
+    loop: {steps: 1, batch: 2, learning_rate: 0.001}
+"""
+
+
+def _subjects(n: int, seed: int) -> Subjects:
+    cohort = people(n, seed)
+    key = hashlib.sha256(cohort.volumes.tobytes()).hexdigest()[:16]
+    masks = cohort.volumes[:, 1] > 0
+    return Subjects(tuple(cohort.ids), cohort.volumes, masks, tuple(cohort.conditions), SPACE, key)
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> dict[str, Contestant]:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS)
+    return contestants(params=path)
+
+
+def test_ours_and_the_gaussian_are_compared(
+    known: dict[str, Contestant], tmp_path: Path, one_thread: None
+) -> None:
+    train, test = _subjects(24, 1), _subjects(16, 2)
+    conditions = list(test.conditions)[:8]
+
+    def run(name: str) -> list[dict[str, Any]]:
+        return generators.run(
+            name, known[name], train, conditions, 2.0, 0, 3, tmp_path / name
+        )  # fmt: skip
+
+    rows = [*run("ours-3d"), *run("gaussian")]
+    assert [r["evaluations"] for r in rows] == [16, 8, 4, 0]
+    assert all(r["steps"] > 0 for r in rows[:3])
+    judge = Judge.of(people(24, 1), people(16, 2), SPACE, MAPS, (LABELS, REGIONS))
+    results = []
+    for row in (rows[0], rows[-1]):
+        volumes = np.load(row["volumes"])
+        assert volumes.shape == (8, 2, *SPACE.shape)
+        assert np.isfinite(volumes).all()
+        scores = judge.scores(row["name"], volumes, conditions)
+        json.dumps(scores)
+        results.append({**row, "scores": scores})
+    assert table(results).count("\n") == 1 + len(results)
+    assert set(ratios(results)) == {"ours-3d at 16 / gaussian at 0"}
+
+    # Stopped and started again, nothing is trained twice.
+    record = (tmp_path / "ours-3d" / "rows.json").stat().st_mtime_ns
+    assert run("ours-3d") == rows[:3]
+    assert (tmp_path / "ours-3d" / "rows.json").stat().st_mtime_ns == record
+
+
+def test_equal_seeds_and_steps_give_equal_generators(
+    known: dict[str, Contestant], tmp_path: Path, one_thread: None
+) -> None:
+    train = _subjects(12, 3)
+    made = [
+        known["ours-3d"].train(train, Budget(steps=3), seed, tmp_path / "w") for seed in (0, 0, 1)
+    ]
+    assert made[0].digest == made[1].digest != made[2].digest
+    person = [Condition(40.0, "F")]
+    first, again, _ = (t.sample(person, [1], 4) for t in made)
+    assert np.array_equal(first, again)
+
+
+def test_real_people_score_near_zero_and_are_coherent() -> None:
+    judge = Judge.of(people(24, 1), people(16, 2), SPACE, MAPS, (LABELS, REGIONS))
+    new = people(16, 5)
+    scores = judge.scores("real", new.volumes, new.conditions)
+    for name in ("kernel_distance", "spectrum_error"):
+        assert scores[name]["low"] <= 0 <= scores[name]["high"]
+    assert scores["slice_coherence"]["inside"] == scores["slice_coherence"]["of"] == 6
+    shuffled = new.volumes[:, :, :, :, np.random.default_rng(0).permutation(SPACE.shape[2])]
+    assert judge.scores("shuffled", shuffled, new.conditions)["slice_coherence"]["inside"] < 6
+
+
+def test_ratios_go_training_by_training_and_not_over_zero() -> None:
+    def row(name: str, seed: int, value: float) -> dict[str, Any]:
+        scores = {"kernel_distance": {"value": value}}
+        own = name.startswith("ours")
+        return {"name": name, "own": own, "seed": seed, "evaluations": 4, "scores": scores}
+
+    rows = [row("ours-2d", 0, 1.0), row("ours-2d", 1, 3.0), row("peer", 0, 2.0)]
+    fewer = {**row("ours-2d", 0, 4.0), "evaluations": 2}
+    found = ratios([*rows, row("peer", 1, 2.0), row("lucky", 0, -1.0), fewer])
+    assert found["ours-2d at 2 / ours-2d at 4"]["median"] == 4.0
+    assert found["ours-2d at 4 / peer at 4"] == {"median": 1.0, "least": 0.5, "most": 1.5, "n": 2}
+    assert found["ours-2d at 4 / lucky at 4"]["n"] == 0
+
+
+def test_rounds_are_interleaved_and_their_ratios_known() -> None:
+    order: list[str] = []
+
+    def saying(name: str, value: float) -> float:
+        order.append(name)
+        return value
+
+    found = interleaved({"a": lambda: saying("a", 2.0), "b": lambda: saying("b", 1.0)}, 3)
+    assert order == ["a", "b"] * 4
+    assert ratio(found["a"], found["b"]) == {"median": 2.0, "least": 2.0, "most": 2.0, "n": 3}
+    assert summary([1.0, 3.0, 2.0])["median"] == 2.0
+
+
+def test_an_unknown_contestant_is_told() -> None:
+    result = CliRunner().invoke(generators.main, ["nobody"])
+    assert result.exit_code == 2
+    assert "nobody" in result.output
+    assert "monai-ldm-3d" in result.output
