@@ -59,6 +59,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     """
     from cohort.derivatives import Derivatives
     from cohort.split import Manifest
+    from contracts.maps import MAPS, MD
     from evaluation import figures, report
     from evaluation.audit import Auditor, Subject
     from evaluation.baseline import gaussian_volumes
@@ -78,12 +79,15 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         return Cohort(derivatives.load(ids, generator.maps), derivatives.conditions(ids), ids)
 
     train, val, test = real("train"), real("val"), real("test")
+    membership = (losses(generator, train), losses(generator, test))
+    train, val, test = train.judged, val.judged, test.judged
     conditions, seeds = requests(test.conditions, settings.samples, settings.seed)
-    synthetic = Cohort(_sample(generator, conditions, seeds, settings.steps, name), conditions)
-    gaussian = Cohort(gaussian_volumes(train, conditions, seeds, generator.maps), conditions)
+    sampled = _sample(generator, conditions, seeds, settings.steps, name)
+    synthetic = Cohort(sampled, conditions).judged
+    gaussian = Cohort(gaussian_volumes(train, conditions, seeds, MAPS), conditions)
 
     say(f"evaluate {name}: audit")
-    auditor = Auditor.of(train, test, derivatives.space, generator.maps, derivatives.atlas())
+    auditor = Auditor.of(train, test, derivatives.space, MAPS, derivatives.atlas())
     made = Subject.of(synthetic, auditor.frame)
     yardsticks = {
         "real": Subject.of(val, auditor.frame),
@@ -95,7 +99,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         name,
         made,
         yardsticks,
-        (losses(generator, train), losses(generator, test)),
+        membership,
         {"digest": generator.digest, "group": group, "steps": settings.steps,
          "seed": settings.seed, "atlas": "of the cohort" if derivatives.atlas() else "octants"},
     )  # fmt: skip
@@ -104,10 +108,10 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     (REPORTS / f"evaluate-{name}.json").write_text(json.dumps(scores, indent=2) + "\n")
     (REPORTS / f"audit-{name}.json").write_text(json.dumps(audit.to_json(), indent=1) + "\n")
     shown = {"real (test)": test, "generated": synthetic, "Gaussian": gaussian}
-    figures.gallery(REPORTS / f"gallery-{name}.png", shown, generator.maps)
-    figures.ageing(REPORTS / f"ageing-{name}.png", shown, train, generator.maps)
-    md = generator.config.maps.index("md")
-    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, generator.maps, md)
+    figures.gallery(REPORTS / f"gallery-{name}.png", shown, MAPS)
+    figures.ageing(REPORTS / f"ageing-{name}.png", shown, train, MAPS)
+    md = MAPS.index(MD)
+    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, MAPS, md)
     pictures = {
         "Generated next to real maps": (REPORTS / f"gallery-{name}.png").read_bytes(),
         "White matter and age": (REPORTS / f"ageing-{name}.png").read_bytes(),
