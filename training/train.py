@@ -23,6 +23,7 @@ def train(dim: Dim, settings: TrainSettings) -> None:
     import torch
 
     from models import representation
+    from models.coverage import Coverage
     from models.generator import Generator, GeneratorConfig
     from models.prior import Prior
     from training import dataset, stage
@@ -45,7 +46,7 @@ def train(dim: Dim, settings: TrainSettings) -> None:
                     maps=tuple(m.name for m in subjects.maps),
                     network=settings.network,
                     path=settings.path,
-                    ages=tuple(sorted(c.age for c in subjects.conditions)),
+                    coverage=Coverage.of(subjects.conditions),
                 ),
                 prior,
             )

@@ -18,14 +18,14 @@ from cohort.template import build_template
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, map_spec
-from models.config import FlowConfig, NetworkConfig
+from models.config import NetworkConfig, PathConfig
 from models.generator import Generator
 from training.settings import LoopSettings, TrainSettings
 from training.train import train
 
 FOUR = ("fa", "md", "ad", "rd")
 TINY = TrainSettings(
-    NetworkConfig(channels=(16, 16), attention=False), FlowConfig(), LoopSettings(steps=2, batch=2)
+    NetworkConfig(channels=(16, 16), attention=False), PathConfig(), LoopSettings(steps=2, batch=2)
 )
 
 
