@@ -103,6 +103,11 @@ class Generator:
         return self.config.coverage
 
     @property
+    def age_range(self) -> tuple[float, float]:
+        """Ages of its training subjects in years, to five years, see `Coverage.ages`."""
+        return self.coverage.ages
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where the generator comes from."""
         return self.config.provenance

@@ -83,7 +83,7 @@ def describe(model: Model) -> dict[str, Any]:
         "version": model.version,
         "digest": model.digest,
         "maps": [spec.name for spec in generator.maps],
-        "age_coverage": list(generator.coverage.ages),
+        "age_coverage": list(generator.age_range),
         "coverage": generator.coverage.to_json(),
         "space": generator.space.to_json(),
         "provenance": generator.provenance,
