@@ -1,10 +1,10 @@
-"""A cohort's derivatives: FA, MD and brain mask of each subject in one space, in BIDS names."""
+"""A cohort's derivatives: maps and brain mask of each subject in one space, in BIDS names."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import volume
+from contracts import eigenvalues, volume
 from contracts.condition import Condition, condition
 from contracts.errors import UserError
-from contracts.maps import MAPS, MapSpec
+from contracts.maps import AD, ALL_MAPS, FA, MAPS, MD, RD, MapSpec
 from contracts.space import Space
 
 PARTICIPANTS = "participants.tsv"
@@ -135,6 +135,13 @@ class Derivatives:
         """Where the files of `subject` are."""
         return self.root / subject / "dwi"
 
+    @property
+    def maps(self) -> tuple[MapSpec, ...]:
+        """FA and MD, and AD and RD where the cohort was derived with them."""
+        first = self.participants[0].id
+        name = map_name(first, self.space, AD)
+        return ALL_MAPS if (self.folder(first) / name).exists() else MAPS
+
     def load(self, subjects: Sequence[str], maps: Sequence[MapSpec] = MAPS) -> NDArray[np.float32]:
         """Maps in physical units, shape (subjects, maps, X, Y, Z)."""
         out = np.empty((len(subjects), len(maps), *self.space.shape), dtype=np.float32)
@@ -181,19 +188,33 @@ def write_description(root: Path, name: str, simulated: bool, generated_by: str)
     (root / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n")
 
 
+def possible(maps: Mapping[str, NDArray[np.float32]]) -> dict[MapSpec, NDArray[np.float32]]:
+    """FA and MD clipped to their ranges and, where AD is given, the AD that they allow and RD.
+
+    Parameters
+    ----------
+    maps : map name -> values in physical units.
+    """
+    fa, md = FA.clip(maps["fa"]), MD.clip(maps["md"])
+    if "ad" not in maps:
+        return {FA: fa, MD: md}
+    ad = eigenvalues.nearest(fa, md, maps["ad"])
+    return {FA: fa, MD: md, AD: ad, RD: eigenvalues.radial(md, ad)}
+
+
 def write_subject(
     root: Path,
     subject: str,
     space: Space,
-    maps: dict[str, NDArray[np.float32]],
+    maps: Mapping[str, NDArray[np.float32]],
     mask: NDArray[np.bool_],
     sidecar: dict[str, Any],
 ) -> None:
-    """Write the maps (keyed by map name, physical units), mask and sidecars of one subject."""
+    """Write the `possible` maps, the mask and the sidecars of one subject."""
     folder = root / subject / "dwi"
-    for spec in MAPS:
+    for spec, values in possible(maps).items():
         path = folder / map_name(subject, space, spec)
-        volume.write(path, np.where(mask, spec.clip(maps[spec.name]), np.float32(0)), space)
+        volume.write(path, np.where(mask, values, np.float32(0)), space)
         meta = {"Parameter": spec.label, "Units": spec.unit or "1", **sidecar}
         path.with_name(path.name.replace(".nii.gz", ".json")).write_text(
             json.dumps(meta, indent=2) + "\n"

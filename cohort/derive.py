@@ -1,4 +1,4 @@
-"""The stage `derive`: FA, MD and brain mask of every scan in the working space."""
+"""The stage `derive`: maps and brain mask of every scan in the working space."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from cohort.qc import write as write_quality
 from contracts import params, volume
 from contracts.console import command, progress, say
 from contracts.errors import UserError
+from contracts.maps import checked, map_spec
 from contracts.space import Space, mni_space
 
 OUT = Path("data/derivatives")
@@ -45,11 +46,16 @@ class Derive:
     source : folder with ready FA and MD maps, a BIDS tree of DWI, or DICOM series.
     resolution_mm : voxel edge of the working space: 4, 2 or 1.
     max_bvalue : of the tensor fit, in s/mm2.
+    maps : ``fa, md`` or ``fa, md, ad, rd``.
     """
 
     source: str
     resolution_mm: float
     max_bvalue: float
+    maps: tuple[str, ...] = ("fa", "md")
+
+    def __post_init__(self) -> None:
+        checked(self.maps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,8 @@ def derive(
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _assemble(partial, people, kept, space)
-    _describe(partial, source, space, found.atlas)
+    labels = [map_spec(name).label for name in settings.maps]
+    _describe(partial, source, f"{', '.join(labels[:-1])} and {labels[-1]}", space, found.atlas)
     participants.add_families(partial / derivatives.PARTICIPANTS, roll.families)
     write_quality(partial / REPORT, rows)
     if conversion is not None:
@@ -141,7 +148,7 @@ def _lost(scan: str) -> Quality:
 
 def recipe_hash(settings: Derive) -> str:
     """Hash of all but the source that a scan's files depend on: settings and our code."""
-    recipe = [settings.resolution_mm, settings.max_bvalue]
+    recipe = [settings.resolution_mm, settings.max_bvalue, settings.maps]
     digest = hashlib.sha256(json.dumps(recipe).encode())
     for module in _MODULES:
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
@@ -191,19 +198,17 @@ def _derive(job: Job) -> Quality:
 
     scan, space, kept = job.scan, mni_space(job.settings.resolution_mm), job.kept
     target = registration.Target.load(_target_path(kept, space), space)
-    own = native.load(scan, job.settings.max_bvalue)
-    if own.fa.shape == space.shape and np.allclose(own.affine, space.matrix, atol=1e-3):
-        maps, mask = {"fa": own.fa, "md": own.md}, own.mask
+    own = native.load(scan, job.settings.max_bvalue, "ad" in job.settings.maps)
+    fa, md = own.maps["fa"], own.maps["md"]
+    if fa.shape == space.shape and np.allclose(own.affine, space.matrix, atol=1e-3):
+        maps, mask = own.maps, own.mask
         registered = {"Registration": "none: the source is in the working space"}
     else:
         _refuse_other_resolution(scan, space)
         grid = registration.registration_space()
         coarse = registration.Target.load(_target_path(kept, grid), grid)
-        warp = registration.register(own.fa, own.md, own.mask, own.affine, coarse)
-        maps = {
-            name: warp.apply(values, own.mask, space)
-            for name, values in (("fa", own.fa), ("md", own.md))
-        }
+        warp = registration.register(fa, md, own.mask, own.affine, coarse)
+        maps = {name: warp.apply(values, own.mask, space) for name, values in own.maps.items()}
         mask = warp.mask(own.mask, space) & target.brain
         registered = {
             "Registration": registration.METHOD,
@@ -268,9 +273,9 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _describe(out: Path, source: Path, space: Space, atlas: Path | None) -> None:
+def _describe(out: Path, source: Path, maps: str, space: Space, atlas: Path | None) -> None:
     above = _description_of(source)
-    name = f"{above.get('Name', 'Cohort')}: FA and MD in {space.name}"
+    name = f"{above.get('Name', 'Cohort')}: {maps} in {space.name}"
     derivatives.write_description(out, name, bool(above.get("Simulated")), "cohort.derive")
     if atlas is None:
         return
@@ -304,7 +309,7 @@ def _description_of(source: Path) -> dict[str, Any]:
 @command()
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one per core.")
 def main(workers: int | None) -> None:
-    """FA, MD and brain mask of every scan in the working space, into data/derivatives.
+    """Maps and brain mask of every scan in the working space, into data/derivatives.
 
     The source and its settings are `derive` of params.yaml. A scan that cannot be derived is
     told below and in data/derivatives/qc.tsv and does not stop the others; the exit code is 0 as

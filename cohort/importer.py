@@ -20,6 +20,9 @@ _NIFTI = re.compile(r"\.nii(\.gz)?$")
 # "fa" or "md" as a word of its own: param-fa_dwimap, dti_FA, map-MD, x.fa; not colfa.
 _MAP = re.compile(r"(?<![a-z0-9])(fa|md)(?![a-z0-9])", re.IGNORECASE)
 _MAP_ENDING = re.compile(r"(?<![a-z0-9])(fa|md)(_dwimap|_map)?$", re.IGNORECASE)
+# AD, or L1 as FSL's dtifit calls it.
+_AXIAL_ENDING = re.compile(r"(?<![a-z0-9])(ad|l1)(_dwimap|_map)?$", re.IGNORECASE)
+_ANY_MAP = re.compile(r"(?<![a-z0-9])(fa|md|ad|l1)(?![a-z0-9])", re.IGNORECASE)
 _DWI = re.compile(r"(^|_)dwi$", re.IGNORECASE)
 _SUBJECT = re.compile(r"(?:^|[_.])sub-([A-Za-z0-9]+)")
 _SESSION = re.compile(r"(?:^|[_.])ses-([A-Za-z0-9]+)")
@@ -36,17 +39,18 @@ ATLAS = "atlas_dseg.nii.gz"
 
 @dataclass(frozen=True, slots=True)
 class MapScan:
-    """Ready FA and MD maps of one scan; `id` is ``sub-x`` or ``sub-x_ses-y``."""
+    """Ready maps of one scan, AD where there is one; `id` is ``sub-x`` or ``sub-x_ses-y``."""
 
     id: str
     fa: Path
     md: Path
+    ad: Path | None
     mask: Path | None
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All files that the result depends on."""
-        return tuple(p for p in (self.fa, self.md, self.mask) if p is not None)
+        return tuple(p for p in (self.fa, self.md, self.ad, self.mask) if p is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +142,9 @@ def _walk(source: Path) -> list[Path]:
     return files
 
 
-def _maps(files: Iterable[Path], root: Path) -> tuple[dict[str, Scan], list[str]]:
-    """FA and MD whose paths differ in that word alone."""
+def _maps(files: Sequence[Path], root: Path) -> tuple[dict[str, Scan], list[str]]:
+    """FA, MD and, where there is one, AD whose paths differ in that word alone."""
+    axial = {_ANY_MAP.sub("*", str(p)): p for p in files if _AXIAL_ENDING.search(_stem(p))}
     pairs: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in files:
         if ending := _MAP_ENDING.search(_stem(path)):
@@ -151,7 +156,8 @@ def _maps(files: Iterable[Path], root: Path) -> tuple[dict[str, Scan], list[str]
         some = next(iter(pair.values()))
         scan = scan_id(some, root)
         if len(pair) == 2:
-            scans[scan].append(MapScan(scan, pair["fa"], pair["md"], None))
+            ad = axial.get(_ANY_MAP.sub("*", str(pair["fa"])))
+            scans[scan].append(MapScan(scan, pair["fa"], pair["md"], ad, None))
         else:
             notes.append(f"{scan}: {some.name} has no partner (FA and MD are both needed)")
     chosen: dict[str, Scan] = {}

@@ -1,4 +1,4 @@
-"""FA, MD and brain mask of one scan in its own space."""
+"""Maps and brain mask of one scan in its own space."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort import dwi, masking, tensor
+from cohort.derivatives import possible
 from cohort.importer import DwiScan, MapScan, Scan
 from cohort.tensor import B0_LIMIT
-from cohort.units import to_physical
+from cohort.units import axial, to_physical
 from contracts import volume
 from contracts.errors import UserError
-from contracts.maps import MAPS
 
 # NIfTI code of a scanner's own coordinates.
 _XFORM_SCANNER = 1
@@ -25,36 +25,43 @@ _CARRIED = ("Simulated", "FitMethod", "MaxBValue", "Site")
 
 
 class Native(NamedTuple):
-    """Maps (X, Y, Z) in physical units on the grid of `affine`, how they came about, remarks."""
+    """Maps (X, Y, Z) in physical units on the grid of `affine`, how they came about, remarks.
 
-    fa: NDArray[np.float32]
-    md: NDArray[np.float32]
+    Parameters
+    ----------
+    maps : fa, md and, where it is asked for, ad.
+    """
+
+    maps: dict[str, NDArray[np.float32]]
     mask: NDArray[np.bool_]
     affine: NDArray[np.float64]
     sidecar: dict[str, Any]
     notes: tuple[str, ...]
 
 
-def load(scan: Scan, max_bvalue: float) -> Native:
+def load(scan: Scan, max_bvalue: float, with_ad: bool = False) -> Native:
     """Read ready maps, or fit the tensor to a DWI series.
 
     Parameters
     ----------
     max_bvalue : in s/mm2; where no fit is possible below it, the lowest shells that allow one
         are used and a note says so.
+    with_ad : AD too.
 
     Raises
     ------
     UserError : if a file is missing, cut short or inconsistent.
     """
-    return _from_maps(scan) if isinstance(scan, MapScan) else _from_dwi(scan, max_bvalue)
+    if isinstance(scan, MapScan):
+        return _from_maps(scan, with_ad)
+    return _from_dwi(scan, max_bvalue, with_ad)
 
 
 def write(root: Path, scan: str, native: Native) -> None:
     """Write the maps and the mask in the scan's own space, in BEP016 names."""
     folder = root / scan / "dwi"
     folder.mkdir(parents=True, exist_ok=True)
-    for spec, values in zip(MAPS, (native.fa, native.md), strict=True):
+    for spec, values in possible(native.maps).items():
         stem = f"{scan}_model-tensor_param-{spec.name}_dwimap"
         _write_image(folder / f"{stem}.nii.gz", values, native.affine)
         meta = {"Parameter": spec.label, "Units": spec.unit or "1", **native.sidecar}
@@ -63,7 +70,7 @@ def write(root: Path, scan: str, native: Native) -> None:
     _write_image(folder / f"{scan}_desc-brain_mask.nii.gz", mask, native.affine)
 
 
-def _from_maps(scan: MapScan) -> Native:
+def _from_maps(scan: MapScan, with_ad: bool) -> Native:
     fa, affine = volume.read(scan.fa)
     md = _read_like(scan.md, fa.shape, affine)
     if fa.ndim != 3:
@@ -75,16 +82,26 @@ def _from_maps(scan: MapScan) -> Native:
         mask = _read_like(scan.mask, fa.shape, affine) > 0
         method = f"given: {scan.mask.name}"
     found = to_physical(fa, md, mask)
+    maps = {"fa": found.fa, "md": found.md}
+    sources = [scan.fa.name, scan.md.name]
+    if with_ad:
+        if scan.ad is None:
+            raise UserError(
+                f"no AD map beside {scan.fa.name}: expected a file of that name with AD for FA "
+                "(or L1); add it, or set derive.maps to [fa, md]"
+            )
+        maps["ad"] = axial(_read_like(scan.ad, fa.shape, affine), found, mask)
+        sources.append(scan.ad.name)
     sidecar = _carried(scan.fa) | {
-        "Sources": [scan.fa.name, scan.md.name],
+        "Sources": sources,
         "SourceUnits": {"FA": found.fa_unit, "MD": found.md_unit},
         "Mask": method,
     }
     notes = (f"{scan.md.name} in {found.md_unit}",) if found.md_unit != "mm^2/s" else ()
-    return Native(found.fa, found.md, mask & found.known, affine, sidecar, notes)
+    return Native(maps, mask & found.known, affine, sidecar, notes)
 
 
-def _from_dwi(scan: DwiScan, max_bvalue: float) -> Native:
+def _from_dwi(scan: DwiScan, max_bvalue: float, with_ad: bool) -> Native:
     series = dwi.read(scan.series)
     limit = dwi.fit_limit(series, max_bvalue)
     mask, method = _mask(scan, series)
@@ -110,7 +127,8 @@ def _from_dwi(scan: DwiScan, max_bvalue: float) -> Native:
         "Mask": method,
         "MotionAndDistortionCorrection": "none here; as in the source",
     }
-    return Native(found.fa, found.md, mask, series.affine, sidecar, tuple(notes))
+    maps = {"fa": found.fa, "md": found.md} | ({"ad": found.ad} if with_ad else {})
+    return Native(maps, mask, series.affine, sidecar, tuple(notes))
 
 
 def _mask(scan: DwiScan, series: dwi.Dwi) -> tuple[NDArray[np.bool_], str]:

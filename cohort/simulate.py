@@ -22,6 +22,7 @@ from contracts import params, volume
 from contracts.condition import condition
 from contracts.console import command, progress, say
 from contracts.errors import UserError
+from contracts.maps import checked
 from contracts.space import Space, mni_space
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ class Simulate:
 
     Parameters
     ----------
-    output : ``maps`` writes FA and MD of each subject, fitted to a scan that is not kept; ``dwi``
+    output : ``maps`` writes maps of each subject, fitted to a scan that is not kept; ``dwi``
         writes the scans, as raw BIDS.
-    max_bvalue : of the tensor fit, in s/mm2; used by ``maps``.
+    max_bvalue : of the tensor fit, in s/mm2; used by output ``maps``.
+    maps : see `contracts.maps.checked`; used by output ``maps``.
     """
 
     seed: int
@@ -62,8 +64,10 @@ class Simulate:
     base_subjects: int
     target_subjects: int
     max_bvalue: float
+    maps: tuple[str, ...] = ("fa", "md")
 
     def __post_init__(self) -> None:
+        checked(self.maps)
         if not 0 <= self.base_subjects < _FIRST["target"] or self.target_subjects < 0:
             raise ValueError(f"expected 0 to {_FIRST['target'] - 1} base subjects and no negatives")
         if self.base_subjects + self.target_subjects == 0:
@@ -173,6 +177,8 @@ def write_one(
             "Site": participant.site,
         }
         fitted = {"fa": found.fa, "md": found.md}
+        if "ad" in settings.maps:
+            fitted["ad"] = found.ad
         derivatives.write_subject(folder, participant.id, space, fitted, mask, sidecar)
     return participant.id
 

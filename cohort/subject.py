@@ -217,7 +217,7 @@ def measure(body: Tissue, person: Person, scheme: Protocol) -> Array:
 def maps(
     template: Template, space: Space, person: Person, max_bvalue: float
 ) -> tuple[TensorMaps, NDArray[np.bool_]]:
-    """FA and MD of a tensor fitted to the person's scan, and the brain mask."""
+    """Maps of a tensor fitted to the person's scan, and the brain mask."""
     from cohort import tensor
 
     scheme = acquisition.protocol().up_to(max_bvalue)

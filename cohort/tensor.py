@@ -1,4 +1,4 @@
-"""The diffusion tensor fit: DWI signal to FA and MD."""
+"""The diffusion tensor fit: DWI signal to FA, MD and AD."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts import eigenvalues
 from contracts.errors import UserError
 from contracts.maps import FA, MD
 
@@ -20,10 +21,15 @@ _LEAST_SIGNAL = 1e-4
 
 
 class TensorMaps(NamedTuple):
-    """FA (no unit) and MD (mm2/s), each of the shape of the fitted mask, zero outside it."""
+    """FA (no unit), MD and AD (mm2/s), each of the shape of the fitted mask, zero outside it.
+
+    AD is an eigenvalue that FA and MD allow, see `contracts.eigenvalues`: that nearest to the
+    fitted one, where noise made another eigenvalue negative.
+    """
 
     fa: NDArray[np.float32]
     md: NDArray[np.float32]
+    ad: NDArray[np.float32]
 
 
 def fit(
@@ -33,7 +39,7 @@ def fit(
     mask: NDArray[np.bool_],
     max_bvalue: float,
 ) -> TensorMaps:
-    """Fit a tensor in every voxel of `mask` and return its FA and MD.
+    """Fit a tensor in every voxel of `mask` and return its FA, MD and AD.
 
     Weighted linear least squares (Salvador et al. 2005): the log signal is regressed on the
     b-matrix, weighted by the square of the signal that an unweighted fit predicts. dipy's
@@ -72,9 +78,16 @@ def fit(
     # FA from the invariants trace(D) and trace(D^2): no eigenvalues needed (Basser & Pierpaoli
     # 1996, eq. 14).
     anisotropy = np.sqrt(np.maximum(1.5 * (1 - 3 * mean**2 / np.maximum(size, 1e-12)), 0))
-    fa, md = np.zeros(mask.shape, dtype=np.float32), np.zeros(mask.shape, dtype=np.float32)
-    fa[mask], md[mask] = anisotropy, mean / 1000
-    return TensorMaps(fa=FA.clip(fa), md=MD.clip(md))
+    values = np.zeros((3, *mask.shape), dtype=np.float32)
+    values[:, mask] = anisotropy, mean / 1000, _largest(tensor) / 1000
+    fa, md = FA.clip(values[0]), MD.clip(values[1])
+    return TensorMaps(fa=fa, md=md, ad=eigenvalues.nearest(fa, md, values[2]))
+
+
+def _largest(tensor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Largest eigenvalue (n,) of tensors (n, 6)."""
+    matrices = tensor[:, [0, 3, 4, 3, 1, 5, 4, 5, 2]].reshape(-1, 3, 3)
+    return np.asarray(np.linalg.eigvalsh(matrices)[:, -1], dtype=np.float64)
 
 
 def _design(bvals: NDArray[np.float64], bvecs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Units of ready FA and MD maps, which files do not tell, found from the values."""
+"""Units of ready FA, MD and AD maps, which files do not tell, found from the values."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Physical(NamedTuple):
     known: NDArray[np.bool_]
     fa_unit: str
     md_unit: str
+    md_factor: float
 
 
 def to_physical(
@@ -63,4 +64,27 @@ def to_physical(
         known=known,
         fa_unit=fa_unit,
         md_unit=md_unit,
+        md_factor=md_factor,
     )
+
+
+def axial(ad: NDArray[np.float32], found: Physical, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """AD in mm2/s, from the unit that the MD beside it is in.
+
+    Parameters
+    ----------
+    ad, mask : (X, Y, Z).
+
+    Raises
+    ------
+    UserError : if most of it is not between MD and 3 MD, as the largest eigenvalue must be.
+    """
+    values = np.nan_to_num(ad, posinf=0, neginf=0) * np.float32(found.md_factor)
+    inside = mask & found.known & (found.md > 0)
+    ratio = float(np.median(values[inside] / found.md[inside]))
+    if not 1 <= ratio <= 3:
+        raise UserError(
+            f"median AD / MD is {ratio:g}: expected 1 to 3, both in {found.md_unit}; is it the "
+            "largest eigenvalue?"
+        )
+    return values.astype(np.float32)

@@ -49,7 +49,27 @@ FA = MapSpec(name="fa", label="FA", unit="", scale=1.0, maximum=1.0)
 # Free water at 37 C diffuses at 3.0e-3 mm2/s; 3.2e-3 leaves room for the noise of the fit.
 MD = MapSpec(name="md", label="MD", unit="mm^2/s", scale=3.2e-3, maximum=3.2e-3)
 
+# AD is at most the sum of the eigenvalues, RD at most their mean.
+AD = MapSpec(name="ad", label="AD", unit="mm^2/s", scale=3.2e-3, maximum=9.6e-3)
+RD = MapSpec(name="rd", label="RD", unit="mm^2/s", scale=3.2e-3, maximum=3.2e-3)
+
+# What every cohort has, and all that it may have: AD with RD, which follows from MD and AD.
 MAPS: tuple[MapSpec, ...] = (FA, MD)
+ALL_MAPS: tuple[MapSpec, ...] = (FA, MD, AD, RD)
+
+
+def checked(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of a cohort's maps: fa, md or fa, md, ad, rd.
+
+    Raises
+    ------
+    ValueError : if they are others. AD and RD say one and the same beside MD.
+    """
+    sets = [tuple(spec.name for spec in maps) for maps in (MAPS, ALL_MAPS)]
+    if names not in sets:
+        known = " or ".join(f"[{', '.join(one)}]" for one in sets)
+        raise ValueError(f"expected maps {known}, found [{', '.join(names)}]")
+    return names
 
 
 def map_spec(name: str) -> MapSpec:
@@ -59,8 +79,8 @@ def map_spec(name: str) -> MapSpec:
     ------
     UserError : if there is no such map.
     """
-    for spec in MAPS:
+    for spec in ALL_MAPS:
         if spec.name == name.lower():
             return spec
-    known = ", ".join(spec.name for spec in MAPS)
+    known = ", ".join(spec.name for spec in ALL_MAPS)
     raise UserError(f"unknown map '{name}': expected one of {known}")

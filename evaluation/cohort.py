@@ -6,7 +6,7 @@ import csv
 import glob
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,11 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.volumes)
+
+    @property
+    def judged(self) -> Cohort:
+        """FA and MD alone, which lead every cohort's maps: what the judge asks about."""
+        return replace(self, volumes=self.volumes[:, : len(MAPS)])
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Cohort:
         """The volumes of these rows."""

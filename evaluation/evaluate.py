@@ -61,6 +61,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     """
     from cohort.derivatives import Derivatives
     from cohort.split import Manifest
+    from contracts.maps import MAPS, MD
     from evaluation import figures, report
     from evaluation.atlas import read as read_atlas
     from evaluation.audit import Auditor, Subject
@@ -81,9 +82,12 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         return Cohort(derivatives.load(ids, generator.maps), derivatives.conditions(ids), ids)
 
     train, val, test = real("train"), real("val"), real("test")
+    membership = (losses(generator, train), losses(generator, test))
+    train, val, test = train.judged, val.judged, test.judged
     conditions, seeds = requests(test.conditions, settings.samples, settings.seed)
-    synthetic = Cohort(_sample(generator, conditions, seeds, settings.steps, name), conditions)
-    gaussian = Cohort(gaussian_volumes(train, conditions, seeds, generator.maps), conditions)
+    sampled = _sample(generator, conditions, seeds, settings.steps, name)
+    synthetic = Cohort(sampled, conditions).judged
+    gaussian = Cohort(gaussian_volumes(train, conditions, seeds, MAPS), conditions)
 
     say(f"evaluate {name}: audit")
     atlas, named = derivatives.atlas(), "of the cohort"
@@ -91,7 +95,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         atlas, named = read_atlas(Path(settings.atlas), derivatives.space), settings.atlas
     elif atlas is None:
         named = "none: quarters of the brain"
-    auditor = Auditor.of(train, test, derivatives.space, generator.maps, atlas)
+    auditor = Auditor.of(train, test, derivatives.space, MAPS, atlas)
     made = Subject.of(synthetic, auditor.frame)
     yardsticks = {
         "real": Subject.of(val, auditor.frame),
@@ -103,7 +107,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         name,
         made,
         yardsticks,
-        (losses(generator, train), losses(generator, test)),
+        membership,
         {"digest": generator.digest, "group": group, "steps": settings.steps,
          "seed": settings.seed, "atlas": named},
     )  # fmt: skip
@@ -112,10 +116,10 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     (REPORTS / f"evaluate-{name}.json").write_text(json.dumps(scores, indent=2) + "\n")
     (REPORTS / f"audit-{name}.json").write_text(json.dumps(audit.to_json(), indent=1) + "\n")
     shown = {"real (test)": test, "generated": synthetic, "Gaussian": gaussian}
-    figures.gallery(REPORTS / f"gallery-{name}.png", shown, generator.maps)
-    figures.ageing(REPORTS / f"ageing-{name}.png", shown, train, generator.maps)
-    md = generator.config.maps.index("md")
-    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, generator.maps, md)
+    figures.gallery(REPORTS / f"gallery-{name}.png", shown, MAPS)
+    figures.ageing(REPORTS / f"ageing-{name}.png", shown, train, MAPS)
+    md = MAPS.index(MD)
+    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, MAPS, md)
     pictures = {
         "Generated next to real maps": (REPORTS / f"gallery-{name}.png").read_bytes(),
         "White matter and age": (REPORTS / f"ageing-{name}.png").read_bytes(),

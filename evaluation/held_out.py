@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.condition import Condition
+from contracts.maps import MAPS
 from evaluation.distance import median_distance
 from evaluation.fidelity import kernel, standardised
 from evaluation.privacy import copy_share
-from evaluation.profile import features
+from evaluation.profile import Table, features
 from models.generator import Generator
 
 Array = NDArray[np.float32]
@@ -48,7 +49,7 @@ def score(
     steps: int,
     seed: int = 0,
 ) -> HeldOut:
-    """Sample at the held-out subjects' ages and sexes and compare.
+    """Sample at the held-out subjects' ages and sexes and compare FA and MD.
 
     Features are standardised on the training volumes, so that the same training set gives
     comparable numbers whatever is held out.
@@ -58,15 +59,14 @@ def score(
     train, held_out : (n, maps, X, Y, Z) in physical units.
     samples, steps : synthetic volumes, and network evaluations of each.
     """
-    seen = features(train, generator.space, generator.maps)
+
+    def judged(volumes: Array) -> Table:
+        return features(volumes[:, : len(MAPS)], generator.space, MAPS)
+
+    seen = judged(train)
     volumes = generator.sample(*requests(conditions, samples, seed), steps)
     made, new, known = (
-        standardised(values, seen)
-        for values in (
-            features(volumes, generator.space, generator.maps),
-            features(held_out, generator.space, generator.maps),
-            seen,
-        )
+        standardised(values, seen) for values in (judged(volumes), judged(held_out), seen)
     )
     first = (np.arange(len(made) + len(new)) < len(made)).astype(np.float64)[None]
     distance = kernel(np.concatenate([made, new]), median_distance(known))

@@ -21,6 +21,7 @@ from contracts.params import parse
 from contracts.space import Space
 from models import representation
 from models.config import Dim, NetworkConfig, PathConfig, SamplerName
+from models.coverage import Coverage
 from models.denoiser import Denoiser, Estimate
 from models.field import Covariance
 from models.prior import FARTHEST, Prior
@@ -45,7 +46,7 @@ class GeneratorConfig:
     dim : ``2d`` (slice-wise network) or ``3d`` (volume-wise).
     space : grid of its volumes.
     maps : names of its maps, in channel order.
-    ages : ages of the training subjects in years, sorted: the range it has seen.
+    coverage : whom it was trained on.
     provenance : where it comes from (data, parameters, run); not part of its digest.
     """
 
@@ -54,7 +55,7 @@ class GeneratorConfig:
     maps: tuple[str, ...]
     network: NetworkConfig
     path: PathConfig
-    ages: tuple[float, ...]
+    coverage: Coverage
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -97,9 +98,14 @@ class Generator:
         return tuple(map_spec(name) for name in self.config.maps)
 
     @property
+    def coverage(self) -> Coverage:
+        """Whom it was trained on."""
+        return self.config.coverage
+
+    @property
     def age_range(self) -> tuple[float, float]:
-        """Youngest and oldest training subject, in years."""
-        return self.config.ages[0], self.config.ages[-1]
+        """Ages of its training subjects in years, to five years, see `Coverage.ages`."""
+        return self.coverage.ages
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -284,7 +290,8 @@ def _to_json(config: GeneratorConfig) -> dict[str, Any]:
         "network": asdict(config.network),
         "path": asdict(config.path),
     }
-    return {"identity": identity, "ages": config.ages, "provenance": config.provenance}
+    coverage = config.coverage.to_json()
+    return {"identity": identity, "coverage": coverage, "provenance": config.provenance}
 
 
 def _from_json(content: dict[str, Any]) -> GeneratorConfig:
@@ -303,6 +310,6 @@ def _from_json(content: dict[str, Any]) -> GeneratorConfig:
         maps=tuple(m["name"] for m in identity["maps"]),
         network=parse(NetworkConfig, identity["network"], "network"),
         path=parse(PathConfig, identity["path"], "path"),
-        ages=tuple(content["ages"]),
+        coverage=Coverage.from_json(content.get("coverage", {})),
         provenance=content["provenance"],
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.maps import MapSpec
+from contracts import eigenvalues
+from contracts.errors import UserError
+from contracts.maps import AD, RD, MapSpec
 
 Array = NDArray[np.float32]
 
@@ -21,6 +23,11 @@ def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) 
     Gaussians smear that step, and a network would spend its first hours on it. The signed
     distance to the rim varies smoothly, and so does a map that keeps its nearest value beyond it.
 
+    AD is seen as the shape that it gives the tensor (`contracts.eigenvalues`): a smooth, bounded
+    channel, any value of which makes possible eigenvalues with any FA and MD. AD itself, generated
+    beside them, misses the narrow interval that they allow in two voxels of three. RD is not
+    seen, since it follows.
+
     Parameters
     ----------
     volumes : (n, maps, X, Y, Z), physical units.
@@ -28,16 +35,28 @@ def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) 
 
     Returns
     -------
-    (n, maps + 1, X, Y, Z); the last channel is the distance to the rim over 3 voxels, positive
+    (n, C, X, Y, Z), the maps but for RD, then the distance to the rim over 3 voxels, positive
     inside, cut at -1.
+
+    Raises
+    ------
+    UserError : if the volumes have other maps.
     """
     from scipy.ndimage import distance_transform_edt
 
-    out = np.empty((len(volumes), len(maps) + 1, *volumes.shape[2:]), dtype=np.float32)
+    if volumes.shape[1] != len(maps):
+        labels = ", ".join(m.label for m in maps)
+        raise UserError(
+            f"expected volumes of {labels}, found {volumes.shape[1]} maps: generator and cohort "
+            "differ in derive.maps; train the generator again"
+        )
+    seen = [m for m in maps if m != RD]
+    out = np.empty((len(volumes), len(seen) + 1, *volumes.shape[2:]), dtype=np.float32)
     for i, (volume, mask) in enumerate(zip(volumes, masks, strict=True)):
         outside, nearest = distance_transform_edt(~mask, return_indices=True)
-        for k, spec in enumerate(maps):
-            out[i, k] = spec.to_network(volume[k])[tuple(nearest)]
+        for k, spec in enumerate(seen):
+            values = eigenvalues.shape(*volume[:3]) if spec == AD else spec.to_network(volume[k])
+            out[i, k] = values[tuple(nearest)]
         # Half a voxel: the rim runs between the last voxel inside and the first outside.
         signed = np.where(mask, distance_transform_edt(mask) - 0.5, 0.5 - outside)
         out[i, -1] = np.maximum(signed / _DEPTH, -1)
@@ -50,8 +69,11 @@ def decode(channels: Array, maps: tuple[MapSpec, ...]) -> Array:
     Inverse of `encode` for volumes that are zero outside their mask.
     """
     brain = channels[:, -1:] > 0
-    out = np.stack([m.clip(m.from_network(channels[:, i])) for i, m in enumerate(maps)], axis=1)
-    return np.where(brain, out, np.float32(0))
+    made = [m.clip(m.from_network(channels[:, i])) for i, m in enumerate(maps[:2])]
+    if AD in maps:
+        ad = eigenvalues.axial(made[0], made[1], channels[:, 2])
+        made += [ad, eigenvalues.radial(made[1], ad)]
+    return np.where(brain, np.stack(made, axis=1), np.float32(0))
 
 
 def reach(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -35,7 +35,10 @@ class SampleRequest(BaseModel):
     sex: Literal["F", "M"] = Field(description="Sex, F or M.")
     seed: int = Field(default=0, ge=0, le=SEED_LIMIT, description="Fixes the volume.")
     steps: int = Field(default=STEPS, ge=1, le=STEPS_LIMIT, description="Steps of the sampler.")
-    map: Literal["fa", "md"] = Field(default="fa", description="FA (unitless) or MD (mm^2/s).")
+    map: Literal["fa", "md", "ad", "rd"] = Field(
+        default="fa",
+        description="FA (unitless), MD, AD or RD (mm^2/s); AD and RD of generators that have them.",
+    )
     count: int = Field(default=1, ge=1, le=COUNT_LIMIT, description="Volumes; above 1 gives 4D.")
 
     @property

@@ -23,7 +23,7 @@ from contracts.errors import UserError
 @click.option("--sex", help="F or M.")
 @click.option("--seed", type=int, help="Fixes the volume  [default: 0]")
 @click.option("--steps", type=int, help="Steps of the sampler  [default: 16]")
-@click.option("--map", help="fa or md  [default: fa]")
+@click.option("--map", help="fa, md, ad or rd  [default: fa]")
 @click.option("--count", type=int, help="Volumes, seeds counting up; above 1 gives 4D.")
 @click.option("--output", type=click.Path(path_type=Path), help="File to write.")
 @click.option(
@@ -31,7 +31,7 @@ from contracts.errors import UserError
 )
 @click.option("--replay", "again", type=click.Path(path_type=Path), help="Make this file again.")
 def main(output: Path | None, model: Path | None, again: Path | None, **asked: Any) -> None:
-    """Make a synthetic FA or MD volume, or make an exported one again and compare."""
+    """Make a synthetic volume of one map, or make an exported one again and compare."""
     given = {name: value for name, value in asked.items() if value is not None}
     if again is not None:
         if given:

@@ -77,14 +77,14 @@ def folder_model(folder: Path) -> Model:
 def describe(model: Model) -> dict[str, Any]:
     """What a model is and makes, as plain values."""
     generator = model.generator
-    low, high = generator.age_range
     return {
         "dim": generator.dim,
         "name": model.name,
         "version": model.version,
         "digest": model.digest,
         "maps": [spec.name for spec in generator.maps],
-        "age_coverage": [low, high],
+        "age_coverage": list(generator.age_range),
+        "coverage": generator.coverage.to_json(),
         "space": generator.space.to_json(),
         "provenance": generator.provenance,
     }
@@ -147,13 +147,7 @@ def _check(model: Model, request: SampleRequest) -> None:
 
 def _recipe(model: Model, request: SampleRequest, threads: int) -> dict[str, Any]:
     spec = map_spec(request.map)
-    low, high = model.generator.age_range
-    warnings = []
-    if not low <= request.age <= high:
-        warnings.append(
-            f"age {request.age:g} is outside the training coverage {low:g} to {high:g} years: "
-            "the volume is an extrapolation"
-        )
+    warning = model.generator.coverage.warning(request.condition)
     return {
         "Synthetic": True,
         "Model": model.name,
@@ -171,7 +165,7 @@ def _recipe(model: Model, request: SampleRequest, threads: int) -> dict[str, Any
         "Threads": threads,
         "Software": f"{SOFTWARE} {_version(SOFTWARE)}",
         "Torch": _version("torch"),
-        "Warnings": warnings,
+        "Warnings": [warning] if warning else [],
     }
 
 

@@ -83,6 +83,7 @@ def adapt_generator(
     """
     from evaluation.held_out import score
     from models.adapters.adapter import ADAPTER_FILE, build
+    from models.coverage import Coverage
     from models.denoiser import Denoiser
     from models.generator import Generator
     from training import stage
@@ -96,9 +97,8 @@ def adapt_generator(
         prior = prior.with_gain(encoded, data.train.conditions)
     denoiser = Denoiser(original.dim, prior, original.config.network, original.config.path)
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
-    config = replace(
-        original.config, ages=tuple(sorted(c.age for c in data.train.conditions)), provenance={}
-    )
+    coverage = Coverage.of(data.train.conditions)
+    config = replace(original.config, coverage=coverage, provenance={})
     generator = Generator(config, prior, denoiser)
     adapter = build(settings.method, {"rank": settings.rank, "targets": settings.targets})
     adapter.inject(denoiser.network, settings.seed)

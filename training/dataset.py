@@ -16,6 +16,7 @@ from cohort.derivatives import Derivatives
 from cohort.split import Manifest
 from contracts.condition import Condition
 from contracts.errors import UserError
+from contracts.maps import MapSpec
 from contracts.space import Space
 from models.generator import Generator, condition_vector
 
@@ -29,12 +30,14 @@ class Subjects:
 
     Parameters
     ----------
+    maps : the cohort's, in the order of the volumes' second axis.
     volumes : (n, maps, X, Y, Z), physical units.
     masks : (n, X, Y, Z).
     digest : short hash of ids, conditions and volumes.
     """
 
     ids: tuple[str, ...]
+    maps: tuple[MapSpec, ...]
     volumes: NDArray[np.float32]
     masks: NDArray[np.bool_]
     conditions: tuple[Condition, ...]
@@ -58,12 +61,18 @@ def load(derivatives: Path, split: Path, group: str, part: str) -> Subjects:
         )
     if not ids:
         raise UserError(f"{split}: no subjects in {group}-{part}: raise its share in split")
-    volumes = cohort.load(ids)
+    volumes = cohort.load(ids, cohort.maps)
     conditions = tuple(cohort.conditions(ids))
     content = hashlib.sha256(repr((ids, conditions)).encode())
     content.update(volumes.tobytes())
     return Subjects(
-        ids, volumes, cohort.masks(ids), conditions, cohort.space, content.hexdigest()[:16]
+        ids,
+        cohort.maps,
+        volumes,
+        cohort.masks(ids),
+        conditions,
+        cohort.space,
+        content.hexdigest()[:16],
     )
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from contracts.maps import MapSpec
 
 # One grey window per map, the same everywhere, so that pictures can be compared. Free water
-# would leave tissue dark: MD is shown up to half of its range.
-_WINDOW_SHARE = {"fa": 0.8, "md": 0.5}
+# would leave tissue dark: MD is shown up to half of its network range.
+_WINDOW_SHARE = {"fa": 0.8, "md": 0.5, "ad": 0.6, "rd": 0.5}
 
 
 def planes(volume: NDArray[np.float32], spec: MapSpec) -> NDArray[np.float32]:
@@ -27,7 +27,7 @@ def planes(volume: NDArray[np.float32], spec: MapSpec) -> NDArray[np.float32]:
     views = [volume[:, :, z].T[::-1], volume[:, y, :].T[::-1], volume[x, ::-1, :].T[::-1]]
     height = max(view.shape[0] for view in views)
     padded = [np.pad(v, ((0, height - v.shape[0]), (0, 0))) for v in views]
-    window = _WINDOW_SHARE[spec.name] * spec.maximum
+    window = _WINDOW_SHARE[spec.name] * spec.scale
     grey: NDArray[np.float32] = np.clip(np.concatenate(padded, axis=1) / window, 0, 1)
     return grey
 

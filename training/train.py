@@ -22,8 +22,8 @@ def train(dim: Dim, settings: TrainSettings) -> None:
     """
     import torch
 
-    from contracts.maps import MAPS
     from models import representation
+    from models.coverage import Coverage
     from models.generator import Generator, GeneratorConfig
     from models.prior import Prior
     from training import dataset, stage
@@ -35,7 +35,7 @@ def train(dim: Dim, settings: TrainSettings) -> None:
     with stage.work_folder(f"train-{dim}", settings, subjects.digest) as work:
         run, tags = stage.open_run(name, "train", dim, settings, work.name)
         with run:
-            encoded = representation.encode(subjects.volumes, subjects.masks, MAPS)
+            encoded = representation.encode(subjects.volumes, subjects.masks, subjects.maps)
             reach = representation.reach(subjects.masks)
             prior = Prior.fit(encoded, reach, subjects.conditions)
             torch.manual_seed(settings.loop.seed)
@@ -43,10 +43,10 @@ def train(dim: Dim, settings: TrainSettings) -> None:
                 GeneratorConfig(
                     dim=dim,
                     space=subjects.space,
-                    maps=tuple(m.name for m in MAPS),
+                    maps=tuple(m.name for m in subjects.maps),
                     network=settings.network,
                     path=settings.path,
-                    ages=tuple(sorted(c.age for c in subjects.conditions)),
+                    coverage=Coverage.of(subjects.conditions),
                 ),
                 prior,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -18,11 +19,12 @@ from cohort.derive import Derive, derive
 from cohort.registration import Target
 from contracts import volume
 from contracts.errors import UserError
-from contracts.maps import FA, MD
+from contracts.maps import ALL_MAPS, FA, MD
 from contracts.space import Space, mni_space
 from tests.cohort import phantom
 
 SPACE = mni_space(4)
+FOUR = ("fa", "md", "ad", "rd")
 
 
 @pytest.fixture(autouse=True)
@@ -179,6 +181,55 @@ def test_a_mask_by_hand_overrules(tmp_path: Path) -> None:
     np.testing.assert_array_equal(Derivatives.open(tmp_path / "out").masks(["sub-1"])[0], _ball(50))
 
 
+def test_ad_and_rd_come_with_the_tensor_where_they_are_asked_for(tmp_path: Path) -> None:
+    settings = replace(_cohort(tmp_path / "bids", "sub-1"), maps=FOUR)
+    assert _derive(settings, tmp_path) == {"sub-1": "pass"}
+    found, inside = Derivatives.open(tmp_path / "out"), _ball(60)
+    assert found.maps == ALL_MAPS
+    _, axial, radial = _diffusivities(0)
+    _, md, ad, rd = found.load(["sub-1"], found.maps)[0]
+    np.testing.assert_allclose(ad[inside], axial[inside], rtol=5e-3)
+    np.testing.assert_allclose(rd[inside], radial[inside], rtol=5e-3)
+    np.testing.assert_allclose(ad + 2 * rd, 3 * md, atol=1e-8)
+    native = tmp_path / "out" / "native" / "sub-1" / "dwi"
+    assert len(list(native.glob("*_param-[ar]d_dwimap.nii.gz"))) == 2
+    assert "FA, MD, AD and RD" in (tmp_path / "out" / "dataset_description.json").read_text()
+
+
+def test_two_maps_stay_the_same_beside_the_two_others(tmp_path: Path) -> None:
+    settings = _cohort(tmp_path / "bids", "sub-1")
+    for name, asked in (("two", settings), ("four", replace(settings, maps=FOUR))):
+        _derive(asked, tmp_path / name)
+    two, four = (
+        {p.name: p.read_bytes() for p in (tmp_path / n / "out" / "sub-1").rglob("*.*")}
+        for n in ("two", "four")
+    )
+    assert two.items() <= four.items()
+    assert len(two) == 5
+    assert len(four) == 9
+    assert Derivatives.open(tmp_path / "two" / "out").maps == (FA, MD)
+
+
+def test_ready_maps_with_ad(tmp_path: Path) -> None:
+    settings = replace(_ready(tmp_path / "bids" / "maps", md_factor=1e3), maps=FOUR)
+    with pytest.raises(UserError, match=r"no AD map beside sub-1_.*set derive\.maps"):
+        _derive(settings, tmp_path)
+    _, axial, radial = _diffusivities(0)
+    (beside,) = (tmp_path / "bids").rglob("*param-md*.nii.gz")
+    path = beside.with_name(beside.name.replace("param-md", "param-AD"))
+    phantom.write_map(path, radial.astype(np.float32) * np.float32(1e3), SPACE.matrix)
+    with pytest.raises(UserError, match="is it the largest eigenvalue"):
+        _derive(settings, tmp_path)
+    phantom.write_map(path, axial.astype(np.float32) * np.float32(1e3), SPACE.matrix)
+    assert _derive(settings, tmp_path) == {"sub-1": "pass"}
+    found, inside = Derivatives.open(tmp_path / "out"), _ball(60)
+    _, _, ad, rd = found.load(["sub-1"], found.maps)[0]
+    np.testing.assert_allclose(ad[inside], axial[inside], rtol=1e-5)
+    np.testing.assert_allclose(rd[inside], radial[inside], rtol=1e-5)
+    (sidecar,) = (tmp_path / "out").rglob("*param-ad*.json")
+    assert json.loads(sidecar.read_text())["Units"] == "mm^2/s"
+
+
 def _ready(root: Path, md_factor: float = 1.0, kind: type = np.float32) -> Derive:
     """Ready maps on the working grid, with what comes beside them."""
     fa, md = phantom.fa_md(*_diffusivities(0)[1:])
@@ -252,3 +303,14 @@ def test_command_tells_a_missing_source_in_one_line(
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert "set derive.source" in result.stderr
+
+
+def test_command_refuses_a_list_of_maps_that_no_cohort_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "derive: {source: bids, resolution_mm: 4, max_bvalue: 1300, maps: [fa, md, rd]}\n"
+    Path("params.yaml").write_text(text)
+    result = CliRunner().invoke(stage.main)
+    assert result.exit_code == 2
+    assert "expected maps [fa, md] or [fa, md, ad, rd], found [fa, md, rd]" in result.stderr

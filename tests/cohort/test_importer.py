@@ -78,6 +78,36 @@ def test_series(tmp_path: Path, name: str, expected: str) -> None:
     assert (scan.id, scan.series) == (expected, tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        (
+            "sub-01/dwi",
+            [f"sub-01_model-tensor_param-{p}_dwimap.nii.gz" for p in ("fa", "md", "ad")],
+        ),
+        ("subj07", ["dti_FA.nii.gz", "dti_MD.nii.gz", "dti_L1.nii.gz"]),
+        ("", ["FA/s7_FA.nii.gz", "MD/s7_MD.nii.gz", "AD/s7_AD.nii.gz"]),
+        ("AD/sub-3", ["sub-3_FA.nii.gz", "sub-3_MD.nii.gz", "sub-3_AD.nii.gz"]),  # a diagnosis
+    ],
+)
+def test_ad_beside_ready_maps(tmp_path: Path, folder: str, names: list[str]) -> None:
+    paths = [tmp_path / folder / name for name in names]
+    _touch(tmp_path, *(str(p.relative_to(tmp_path)) for p in paths))
+    (scan,) = find(tmp_path).scans
+    assert isinstance(scan, MapScan)
+    assert [scan.fa, scan.md, scan.ad] == paths
+    paths[2].unlink()
+    (scan,) = find(tmp_path).scans
+    assert isinstance(scan, MapScan)
+    assert scan.ad is None
+
+
+def test_ad_alone_is_no_scan(tmp_path: Path) -> None:
+    _touch(tmp_path, "sub-1_AD.nii.gz", "sub-1_L1.nii.gz")
+    found = find(tmp_path)
+    assert (found.scans, found.notes) == ((), ())
+
+
 def test_colour_maps_and_other_suffixes_are_no_maps(tmp_path: Path) -> None:
     _touch(tmp_path, "sub-1_colFA.nii.gz", "sub-1_colMD.nii.gz", "sub-1_T1w.nii.gz", "sub-1_FA.txt")
     assert find(tmp_path).scans == ()

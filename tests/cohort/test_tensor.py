@@ -25,12 +25,14 @@ def test_known_tensor_gives_known_fa_and_md() -> None:
     found, mask = _fit()
     np.testing.assert_allclose(found.fa[mask], fa[mask], atol=1e-4)
     np.testing.assert_allclose(found.md[mask], md[mask], rtol=1e-4)
+    np.testing.assert_allclose(found.ad[mask], axial[mask], rtol=1e-3)
 
 
 def test_outside_the_mask_is_zero() -> None:
     found, mask = _fit()
     assert not found.fa[~mask].any()
     assert not found.md[~mask].any()
+    assert not found.ad[~mask].any()
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
@@ -96,3 +98,5 @@ def test_the_fit_gives_dipys_numbers() -> None:
     np.testing.assert_allclose(found.fa, np.clip(expected.fa, 0, 1), atol=2e-3)
     np.testing.assert_allclose(np.median(np.abs(found.fa - expected.fa)), 0, atol=1e-5)
     np.testing.assert_allclose(found.md, expected.md, atol=1e-6)
+    np.testing.assert_allclose(np.median(np.abs(found.ad - expected.ad)), 0, atol=1e-8)
+    np.testing.assert_allclose(found.ad, expected.ad, atol=1e-4)

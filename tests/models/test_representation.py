@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from contracts.maps import FA, MD
+from contracts.errors import UserError
+from contracts.maps import ALL_MAPS, FA, MD
 from models.representation import decode, encode, reach
 from tests.models.tiny import tiny_volumes
 
@@ -39,6 +41,50 @@ def test_decoded_values_are_possible() -> None:
     assert volumes[:, 0].max() <= 1
     assert volumes[:, 1].max() <= np.float32(3.2e-3)
     assert (volumes[np.broadcast_to(wild[:, -1:] <= 0, volumes.shape)] == 0).all()
+
+
+def _four(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """FA, MD, AD and RD (n, 4, 8, 16, 8) of random tensors, and masks."""
+    _, masks, _ = tiny_volumes(n)
+    values = -np.sort(-np.random.default_rng(0).exponential(0.5e-3, (*masks.shape, 3)))
+    mean, size = values.mean(axis=-1), (values**2).sum(axis=-1)
+    fa = np.sqrt(np.maximum(1.5 * (1 - 3 * mean**2 / size), 0))
+    maps = np.stack([fa, mean, values[..., 0], values[..., 1:].mean(axis=-1)], axis=1)
+    return (maps * masks[:, None]).astype(np.float32), masks
+
+
+def test_four_maps_are_three_channels_and_come_back() -> None:
+    volumes, masks = _four(3)
+    encoded = encode(volumes, masks, ALL_MAPS)
+    assert encoded.shape[1] == 4
+    assert encoded[:, 2].min() >= 0
+    assert encoded[:, 2].max() <= 1
+    np.testing.assert_array_equal(encoded[:, [0, 1, 3]], encode(volumes[:, :2], masks, MAPS))
+    scale = np.array([m.scale for m in ALL_MAPS])[:, None, None, None]
+    np.testing.assert_allclose(decode(encoded, ALL_MAPS) / scale, volumes / scale, atol=3e-4)
+
+
+def test_any_channels_decode_to_tensors() -> None:
+    wild = np.random.default_rng(0).normal(0.4, 0.5, size=(2, 4, 8, 16, 8)).astype(np.float32)
+    volumes = decode(wild, ALL_MAPS)
+    fa, md, ad, rd = np.moveaxis(volumes, 1, 0).astype(np.float64)
+    assert (ad >= md * (1 - 1e-6)).all()
+    assert (md * (1 + 1e-6) >= rd).all()
+    np.testing.assert_allclose(ad + 2 * rd, 3 * md, atol=2e-9)
+    np.testing.assert_array_equal(volumes[:, :2], decode(wild[:, [0, 1, 3]], MAPS))
+    # Of l2 and l3, RD is the mean; FA's sum of squares fixes them.
+    left = np.sqrt(np.maximum(3 * md**2 / (1 - 2 * fa**2 / 3) - ad**2 - 2 * rd**2, 0) / 2)
+    values = np.stack([ad, rd + left, rd - left])
+    assert values.min() > -5e-6
+    apart = 1.5 * ((values - md) ** 2).sum(axis=0)
+    again = np.sqrt(apart / np.maximum((values**2).sum(axis=0), 1e-12))
+    np.testing.assert_allclose(again[md > 1e-5], fa[md > 1e-5], atol=1e-3)
+
+
+def test_other_maps_than_the_generators_are_refused() -> None:
+    volumes, masks = _four(1)
+    with pytest.raises(UserError, match=r"expected volumes of FA, MD, found 4 maps"):
+        encode(volumes, masks, MAPS)
 
 
 def test_reach_holds_every_brain_and_a_rim() -> None:

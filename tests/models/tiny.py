@@ -12,6 +12,7 @@ from contracts.maps import FA, MD
 from contracts.space import Space
 from models import representation
 from models.config import NetworkConfig, PathConfig
+from models.coverage import Coverage
 from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
 
@@ -47,7 +48,7 @@ def tiny_generator(
         maps=("fa", "md"),
         network=network,
         path=path,
-        ages=tuple(p.age for p in people),
+        coverage=Coverage.of(people),
     )
     torch.manual_seed(seed)
     encoded = representation.encode(volumes, masks, (FA, MD))

@@ -19,6 +19,7 @@ from contracts.maps import MAPS
 from contracts.space import Space
 from models import representation
 from models.config import Dim, NetworkConfig, PathConfig
+from models.coverage import Coverage
 from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
 from services.tracking import registry
@@ -31,6 +32,13 @@ SPACE = Space.from_affine(
     "tiny", (12, 16, 8), [[-4, 0, 0, 20], [0, 2.4, -2.1, -30], [0, 1.8, 2.8, -10], [0, 0, 0, 1]]
 )
 AGES = (20.0, 80.0)
+# Both sexes at every age but for young men.
+PEOPLE = [
+    Condition(float(age), "F" if k % 2 else "M")
+    for age in np.arange(*AGES, 0.5)
+    for k in range(2)
+    if k % 2 or age >= 40
+]
 
 
 def tiny_generator(dim: Dim) -> Generator:
@@ -49,7 +57,7 @@ def tiny_generator(dim: Dim) -> Generator:
         maps=("fa", "md"),
         network=NetworkConfig(channels=(16, 32)),
         path=PathConfig(),
-        ages=tuple(map(float, ages)),
+        coverage=Coverage.of(PEOPLE),
         provenance={"data": "random"},
     )
     prior = Prior.fit(encoded, representation.reach(mask), conditions)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import UserError
-from contracts.maps import MAPS
+from contracts.maps import ALL_MAPS
 from serving.messages import COUNT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Sample, sample_request
 
 GOOD = {"age": 65, "sex": "F"}
@@ -28,7 +28,7 @@ def test_a_request_needs_only_age_and_sex() -> None:
         {"age": "old"},
         {"sex": "x"},
         {"dim": "4d"},
-        {"map": "rd"},
+        {"map": "t1w"},
         {"steps": 0},
         {"steps": STEPS_LIMIT + 1},
         {"steps": 1.5},
@@ -53,8 +53,8 @@ def test_every_wrong_value_is_named() -> None:
 
 
 def test_every_map_can_be_asked_for() -> None:
-    assert [sample_request({**GOOD, "map": spec.name}).map for spec in MAPS] == [
-        spec.name for spec in MAPS
+    assert [sample_request({**GOOD, "map": spec.name}).map for spec in ALL_MAPS] == [
+        spec.name for spec in ALL_MAPS
     ]
 
 

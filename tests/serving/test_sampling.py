@@ -134,12 +134,12 @@ def test_the_header_carries_the_recipe(folders: dict[Dim, Path], tmp_path: Path)
     assert recipe["Seeds"] == [1, 2]
 
 
-def test_an_age_outside_the_coverage_is_told(folders: dict[Dim, Path]) -> None:
+def test_a_request_outside_the_coverage_is_told(folders: dict[Dim, Path]) -> None:
     model = folder_model(folders["3d"])
-    for age in AGES:
-        assert sample(model, ask(age=age)).warnings == []
-    for age in (AGES[0] - 0.5, AGES[1] + 0.5):
-        (warning,) = sample(model, ask(age=age)).warnings
+    for age, sex in ((AGES[0], "F"), (AGES[1], "F"), (45, "M"), (AGES[1], "M")):
+        assert sample(model, ask(age=age, sex=sex)).warnings == []
+    for age, sex in ((AGES[0] - 0.5, "F"), (AGES[1] + 0.5, "F"), (25, "M")):
+        (warning,) = sample(model, ask(age=age, sex=sex)).warnings
         assert "outside the training coverage" in warning
         assert f"{age:g}" in warning
 

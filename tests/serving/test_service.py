@@ -94,7 +94,7 @@ def test_requests_are_sampled_one_at_a_time(
         {"age": None},
         {"sex": "x"},
         {"dim": "4d"},
-        {"map": "rd"},
+        {"map": "t1w"},
         {"steps": 0},
         {"steps": 201},
         {"count": 0},
