@@ -23,6 +23,7 @@ from evaluation.baseline import gaussian_volumes
 from evaluation.cohort import Cohort
 from models import representation
 from models.config import Dim
+from models.coverage import Coverage
 from models.generator import Generator, GeneratorConfig
 from models.prior import Prior
 from training.dataset import Residuals, Subjects
@@ -131,10 +132,10 @@ def fresh(dim: Dim, settings: TrainSettings, subjects: Subjects) -> Generator:
             space=subjects.space,
             maps=tuple(m.name for m in MAPS),
             network=settings.network,
-            flow=settings.flow,
-            ages=tuple(sorted(c.age for c in subjects.conditions)),
+            path=settings.path,
+            coverage=Coverage.of(subjects.conditions),
         ),
-        Prior.fit(encoded, reach, subjects.conditions, subjects.space.zooms),
+        Prior.fit(encoded, reach, subjects.conditions),
     )
 
 
@@ -151,7 +152,6 @@ def fit_steps(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
         data,
-        settings.flow,
         replace(settings.loop, steps=steps),
         work,
         lambda metrics, step: None,

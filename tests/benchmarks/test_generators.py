@@ -26,7 +26,7 @@ PARAMS = """
 train:
   3d:
     network: {channels: [16, 16], res_blocks: 1, attention: false, patch: 4}
-    flow: {logit_mean: 0.0, shift: 1.0}
+    path: {logit_mean: 0.0}
     loop: {steps: 1, batch: 2, learning_rate: 0.001}
 """
 
@@ -35,7 +35,9 @@ def _subjects(n: int, seed: int) -> Subjects:
     cohort = people(n, seed)
     key = hashlib.sha256(cohort.volumes.tobytes()).hexdigest()[:16]
     masks = cohort.volumes[:, 1] > 0
-    return Subjects(tuple(cohort.ids), cohort.volumes, masks, tuple(cohort.conditions), SPACE, key)
+    return Subjects(
+        tuple(cohort.ids), MAPS, cohort.volumes, masks, tuple(cohort.conditions), SPACE, key
+    )
 
 
 @pytest.fixture
