@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 import torch
@@ -40,32 +42,38 @@ class Covariance:
 
     @classmethod
     def fit(
-        cls, fields: Array, mask: NDArray[np.bool_], zooms: tuple[float, float, float]
+        cls,
+        fields: Sequence[Array] | Array,
+        mask: NDArray[np.bool_],
+        zooms: tuple[float, float, float],
     ) -> Covariance:
-        """Estimate from (n, C, X, Y, Z) fields that are zero outside a mask.
+        """Estimate from n fields (C, X, Y, Z) that are zero outside a mask.
 
         The covariance of long waves is the sample's, shrunk towards the stationary field by as
-        much as n calls for (the oracle approximating shrinkage of Chen et al. 2010, eq. 23).
+        much as n calls for. The fields are read twice, one at a time: memory stays flat in n.
 
         Parameters
         ----------
         zooms : voxel size in mm.
         """
         from scipy.ndimage import gaussian_filter
-        from sklearn.covariance import oas
 
-        n, channels, *shape = fields.shape
-        inside = fields[:, :, mask]
-        _, mixture = np.linalg.eigh(np.einsum("ncv,ndv->cd", inside, inside, dtype=np.float64))
+        n, (channels, *shape) = len(fields), fields[0].shape
+        together = np.zeros((channels, channels))
+        for one in fields:
+            inside = one[:, mask]
+            together += np.einsum("cv,dv->cd", inside, inside, dtype=np.float64)
+        _, mixture = np.linalg.eigh(together)
         cosines = [_cosines(size) for size in shape]
         long = _long(tuple(shape), zooms)
         power = np.zeros((channels, *shape))
-        coefficients = np.empty((n, channels, int(long.sum())))
-        for i, one in enumerate(fields):  # one at a time: memory stays flat in the subjects
+        size = channels * int(long.sum())
+        moments = np.zeros((size, size))
+        for one in fields:
             mixed = np.tensordot(mixture.T, one, axes=1)
             waves = np.einsum("cxyz,ix,jy,kz->cijk", mixed, *cosines, optimize=True)
             power += waves**2
-            coefficients[i] = waves[:, long]
+            moments += np.outer(waves[:, long], waves[:, long]) / n
         # A stationary field fills the whole grid, the mask only a part of it.
         power /= n * mask.mean()
         # A few dozen subjects leave each wave's estimate noisy; power varies smoothly.
@@ -73,12 +81,26 @@ class Covariance:
         power = np.maximum(power, _POWER_FLOOR)
 
         root = np.sqrt(power[:, long]).ravel()
-        shrunk, _ = oas(coefficients.reshape(n, -1) / root, assume_centered=True)
-        variance, modes = np.linalg.eigh(shrunk * root * root[:, None])
+        scales = root * root[:, None]
+        variance, modes = np.linalg.eigh(_shrunk(moments / scales, n) * scales)
         power[:, long] = np.maximum(variance, _POWER_FLOOR).reshape(channels, -1)
         return cls(
             power.astype(np.float32), mixture.astype(np.float32), long, modes.astype(np.float32)
         )
+
+
+def _single(transform: Callable[[Waves, Tensor], Tensor]) -> Callable[[Waves, Tensor], Tensor]:
+    """The same transform without autocast.
+
+    In bf16 its sums would be off by more than the noise that is left at small times.
+    """
+
+    @wraps(transform)
+    def inner(self: Waves, values: Tensor) -> Tensor:
+        with torch.autocast(values.device.type, enabled=False):
+            return transform(self, values)
+
+    return inner
 
 
 class Waves(nn.Module):
@@ -102,6 +124,7 @@ class Waves(nn.Module):
         for name, size in zip("xyz", covariance.long.shape, strict=True):
             self.register_buffer(name, torch.from_numpy(_cosines(size).astype(np.float32)))
 
+    @_single
     def forward(self, fields: Tensor) -> Tensor:
         """Coefficients of (B, C, X, Y, Z) fields."""
         x, y, z = (self.get_buffer(name) for name in "xyz")
@@ -109,6 +132,7 @@ class Waves(nn.Module):
         waves[..., self.long] = self._mix(waves[..., self.long], self.modes)
         return waves
 
+    @_single
     def inverse(self, coefficients: Tensor) -> Tensor:
         """Fields (B, C, X, Y, Z) of coefficients."""
         waves = coefficients.clone()
@@ -144,3 +168,18 @@ def _long(shape: tuple[int, ...], zooms: tuple[float, float, float]) -> NDArray[
     frequency = np.sqrt(sum(f**2 for f in np.meshgrid(*per_mm, indexing="ij")))
     long: NDArray[np.bool_] = frequency <= 1 / _LONG_MM
     return long
+
+
+def _shrunk(moments: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """The second moments (p, p) of n draws, shrunk towards a multiple of the identity.
+
+    The oracle approximating shrinkage of Chen et al. 2010, eq. 23, in the form of
+    `sklearn.covariance.oas`, which asks for all draws at once.
+    """
+    p = len(moments)
+    mean = np.trace(moments) / p
+    square = (moments**2).mean()
+    left = (n + 1) * (square - mean**2 / p)
+    share = 1.0 if left == 0 else min((square + mean**2) / left, 1.0)
+    shrunk: NDArray[np.float64] = (1 - share) * moments + share * mean * np.eye(p)
+    return shrunk

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,15 +51,20 @@ def decode(channels: Array, maps: tuple[MapSpec, ...]) -> Array:
 
     Inverse of `encode` for volumes that are zero outside their mask.
     """
-    brain = channels[:, -1:] > 0
     out = np.stack([m.clip(m.from_network(channels[:, i])) for i, m in enumerate(maps)], axis=1)
-    return np.where(brain, out, np.float32(0))
+    return np.where(brain(channels)[:, None], out, np.float32(0))
 
 
-def reach(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def brain(encoded: Array) -> NDArray[np.bool_]:
+    """Masks (..., X, Y, Z) of encoded volumes (..., maps + 1, X, Y, Z)."""
+    inside: NDArray[np.bool_] = encoded[..., -1, :, :, :] > 0
+    return inside
+
+
+def reach(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """Voxels (X, Y, Z) where any subject's brain is, or the level set of one still varies."""
     from scipy.ndimage import distance_transform_edt
 
-    anywhere = np.any(masks, axis=0)
+    anywhere = reduce(np.logical_or, masks)
     near: NDArray[np.bool_] = distance_transform_edt(~anywhere) < 1.5
     return near

@@ -12,7 +12,7 @@ import torch
 
 from contracts.errors import UserError
 from models.adapters.adapter import build
-from models.generator import Generator, condition_vector
+from models.generator import Generator
 from tests.models.tiny import tiny_generator, tiny_volumes
 from training.dataset import Residuals
 from training.loop import fit
@@ -21,14 +21,10 @@ from training.settings import LoopSettings
 SETTINGS = LoopSettings(steps=12, batch=2, slices=2, warmup=2, checkpoint_every=5, seed=3)
 
 
-def data_of(generator: Generator) -> Residuals:
+def data_of(generator: Generator, work: Path) -> Residuals:
     volumes, masks, people = tiny_volumes(24)
-    residual = generator.prior.residual(generator.encode(volumes, masks), people)
-    return Residuals(
-        residual=torch.from_numpy(residual),
-        mean=torch.from_numpy(generator.prior.mean(people)),
-        condition=condition_vector(people),
-    )
+    encoded = generator.encode(volumes, masks)
+    return Residuals.of(generator.prior, encoded, people, work)
 
 
 def run(
@@ -45,7 +41,7 @@ def run(
     fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
-        data_of(generator),
+        data_of(generator, work),
         generator.config.flow,
         settings,
         work,
@@ -80,7 +76,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
-        data_of(generator),
+        data_of(generator, tmp_path),
         generator.config.flow,
         replace(SETTINGS, steps=60),
         tmp_path,
@@ -99,7 +95,7 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
     fit(
         generator.denoiser,
         adapter.trainable(),
-        data_of(generator),
+        data_of(generator, tmp_path),
         generator.config.flow,
         SETTINGS,
         tmp_path,
@@ -115,8 +111,8 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
     generator = tiny_generator("3d")
-    data = data_of(generator)
-    data.residual.fill_(np.nan)
+    data = data_of(generator, tmp_path)
+    data = replace(data, residual=np.full_like(data.residual, np.nan))
     with pytest.raises(UserError, match="lower learning_rate"):
         fit(
             generator.denoiser,
