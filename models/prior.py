@@ -146,7 +146,8 @@ def _curves(volumes: Array, rows: Array, coefficients: Array, scale: Array) -> A
     width = max(_SLAB_BYTES // flat[:, :1].nbytes, 1)
     for first in range(0, flat.shape[1], width):
         slab = slice(first, first + width)
-        out[:, slab] = _rising((flat[:, slab] - rows @ expected[:, slab]) / spread[:, slab])
+        left: Array = flat[:, slab] - rows @ expected[:, slab]
+        out[:, slab] = _rising(left / spread[:, slab])
     return out.reshape(len(_NORMAL), *scale.shape)
 
 

@@ -158,7 +158,8 @@ class Residuals:
         """Encoded subjects as a prior sees them, written to the folder `work`."""
 
         def residual(i: int) -> cache.Array:
-            return prior.residual(encoded[i : i + 1], conditions[i : i + 1])[0]
+            one: cache.Array = prior.residual(encoded[i : i + 1], conditions[i : i + 1])[0]
+            return one
 
         cache.rows(work / _RESIDUAL, encoded.shape, residual, "residuals")
         return cls.open(prior, conditions, work)

@@ -109,7 +109,7 @@ def fit(
         for step in steps
         for number in numbers
     )
-    batch = next(batches, None)
+    batch = next(batches, ())
     if main:
         steps = progress(steps, settings.steps, what, done=len(losses))
     for step in steps:
@@ -123,7 +123,7 @@ def fit(
                     error, count = objective(*batch)
                 accelerator.backward(error)
             sums += torch.stack([error.detach(), count])
-            batch = next(batches, None)  # while a GPU is still at work
+            batch = next(batches, ())  # while a GPU is still at work
         # Over all values of the step. Processes have averaged their gradients, not summed them.
         total, count = accelerator.reduce(sums, "sum")
         torch._foreach_mul_([p.grad for p in trainable if p.grad is not None], processes / count)
@@ -159,17 +159,19 @@ def fit(
     return float(np.mean(losses[-max(settings.steps // 10, 1) :]))
 
 
+def is_first() -> bool:
+    """Whether this is the only process, or the first of several that train together."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
 def _accelerator() -> Any:
     """This process's part in the training: device, precision, the processes beside it."""
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
 
     gpu = torch.cuda.is_available()
     # On CPUs fp32: bf16 is emulated on many of them, slowly and, for this network, down to NaN.
     precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "no"
-    # The buffers are the prior's: as large as volumes, and never changing.
-    parallel = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(cpu=not gpu, mixed_precision=precision, kwargs_handlers=[parallel])
+    return Accelerator(cpu=not gpu, mixed_precision=precision)
 
 
 def _swap(trainable: Sequence[nn.Parameter], average: Sequence[Tensor]) -> None:

@@ -40,6 +40,15 @@ def test_transform_keeps_lengths_and_has_an_inverse(covariance: Covariance) -> N
     torch.testing.assert_close(waves(x).flatten(1).norm(dim=1), x.flatten(1).norm(dim=1))
 
 
+def test_autocast_leaves_the_transform_exact() -> None:
+    waves = Waves(rotated())
+    x = torch.randn(2, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    exact = waves(x), waves.inverse(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(waves(x), exact[0])
+        assert torch.equal(waves.inverse(x), exact[1])
+
+
 def test_fit_finds_how_long_waves_vary_together() -> None:
     truth = rotated()
     fields = draw(truth, 4000).numpy()

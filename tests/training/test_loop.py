@@ -9,13 +9,15 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from contracts.errors import UserError
+from models import flow
 from models.adapters.adapter import build
 from models.generator import Generator
 from tests.models.tiny import tiny_generator, tiny_volumes
 from training.dataset import Residuals
-from training.loop import fit
+from training.loop import _batch, fit
 from training.settings import LoopSettings
 
 SETTINGS = LoopSettings(steps=12, batch=2, slices=2, warmup=2, checkpoint_every=5, seed=3)
@@ -52,15 +54,54 @@ def run(
     return seen
 
 
-@pytest.mark.parametrize("dim", ["2d", "3d"])
-def test_resumed_equals_uninterrupted(dim: Literal["2d", "3d"], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dim", "accumulate"), [("2d", 1), ("3d", 1), ("2d", 3)])
+def test_resumed_equals_uninterrupted(
+    dim: Literal["2d", "3d"], accumulate: int, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, accumulate=accumulate)
     whole, broken = (tiny_generator(dim, trained=False) for _ in range(2))
-    run(whole, SETTINGS, tmp_path / "whole")
+    run(whole, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(broken, SETTINGS, tmp_path / "broken", stop_at=6)
+        run(broken, settings, tmp_path / "broken", stop_at=6)
     again = tiny_generator(dim, trained=False, seed=99)  # only the checkpoint knows the weights
-    run(again, SETTINGS, tmp_path / "broken")
+    run(again, settings, tmp_path / "broken")
     assert again.digest == whole.digest
+
+
+@pytest.mark.parametrize("dim", ["2d", "3d"])
+def test_accumulated_gradients_are_those_of_all_batches_at_once(
+    dim: Literal["2d", "3d"], tmp_path: Path
+) -> None:
+    generator = tiny_generator(dim)
+    data, config = data_of(generator, tmp_path), generator.config.flow
+    parameters = list(generator.denoiser.network.parameters())
+    settings = replace(SETTINGS, steps=1, accumulate=3, clip=1e9)
+    cpu = torch.device("cpu")
+    batches = [_batch(data, generator.denoiser, config, settings, 0, k, cpu) for k in range(3)]
+    large = [torch.cat(part) for part in zip(*batches, strict=True) if part[0] is not None]  # type: ignore[arg-type]
+    total, count = flow.errors(generator.denoiser, *large)
+    expected = torch.autograd.grad(total.sum() / count.sum(), parameters)
+    found: list[torch.Tensor] = []
+
+    def look(*_: object) -> None:
+        found.extend(p.grad.clone() for p in parameters if p.grad is not None)
+
+    hook = register_optimizer_step_pre_hook(look)
+    run(generator, settings, tmp_path)
+    hook.remove()
+    largest = max(float(g.abs().max()) for g in expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_recomputed_activations_train_the_same(tmp_path: Path) -> None:
+    a, b = (tiny_generator("3d", trained=False) for _ in range(2))
+    run(a, SETTINGS, tmp_path / "a")
+    run(b, replace(SETTINGS, recompute=True), tmp_path / "b")
+    for one, other in zip(
+        a.denoiser.network.parameters(), b.denoiser.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_another_seed_trains_another_network(tmp_path: Path) -> None:
