@@ -21,14 +21,12 @@ from contracts.maps import MAPS, MapSpec
 from contracts.params import PARAMS_FILE, load
 from evaluation.baseline import gaussian_volumes
 from evaluation.cohort import Cohort
-from models import representation
 from models.config import Dim
-from models.coverage import Coverage
-from models.generator import Generator, GeneratorConfig
-from models.prior import Prior
+from models.generator import Generator
 from training.dataset import Residuals, Subjects
 from training.loop import fit
 from training.settings import TrainSettings
+from training.train import untrained
 
 Array = NDArray[np.float32]
 Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
@@ -122,23 +120,6 @@ def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trai
     return Trained(sample, 0, 0, subjects.digest)
 
 
-def fresh(dim: Dim, settings: TrainSettings, subjects: Subjects) -> Generator:
-    """An untrained generator of ours; torch's seed fixes its weights."""
-    encoded = representation.encode(subjects.volumes, subjects.masks, MAPS)
-    reach = representation.reach(subjects.masks)
-    return Generator(
-        GeneratorConfig(
-            dim=dim,
-            space=subjects.space,
-            maps=tuple(m.name for m in MAPS),
-            network=settings.network,
-            path=settings.path,
-            coverage=Coverage.of(subjects.conditions),
-        ),
-        Prior.fit(encoded, reach, subjects.conditions),
-    )
-
-
 def fit_steps(
     generator: Generator,
     data: Residuals,
@@ -163,14 +144,12 @@ def fit_steps(
 
 def _ours(dim: Dim, params: Path) -> Callable[[Subjects, Budget, int, Path], Trained]:
     def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
-        import torch
-
         begun = time.process_time()
         settings = load(TrainSettings, f"train.{dim}", params)
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
-        torch.manual_seed(seed)
-        generator = fresh(dim, settings, subjects)
-        data = Residuals.of(generator, subjects)
+        encoded = subjects.encoded()
+        generator = untrained(dim, settings, subjects, encoded)
+        data = Residuals.of(generator.prior, encoded, subjects.conditions, work / "data")
         steps = budget.steps
         if steps is None:
             # The learning rate falls over the whole run: its length has to be known ahead, so
@@ -183,6 +162,7 @@ def _ours(dim: Dim, params: Path) -> Callable[[Subjects, Budget, int, Path], Tra
             left = budget.seconds - (now - begun)
             steps = max(1, int(left / ((now - before) / _TIMED)))
         fit_steps(generator, data, settings, steps, work / "fit")
+        shutil.rmtree(work / "data")
         size = sum(p.numel() for p in generator.denoiser.network.parameters())
         return Trained(generator.sample, steps, size, generator.digest)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contestants import fit_steps, fresh
+from benchmarks.contestants import fit_steps
 from benchmarks.recipes.diffusion import STEPS
 from contracts.condition import Condition
 from contracts.params import load
@@ -20,6 +20,7 @@ from models.config import Dim
 from models.generator import Generator
 from training.dataset import Residuals, Subjects
 from training.settings import TrainSettings
+from training.train import untrained
 
 ROUNDS = 5
 EVALUATIONS = (16, 8, 4)
@@ -59,7 +60,8 @@ def sampling(dim: Dim, subjects: Subjects, rounds: int = ROUNDS) -> dict[str, An
     What a DDPM does between the evaluations is not counted, and an untrained network takes as
     long as a trained one.
     """
-    generator = fresh(dim, load(TrainSettings, f"train.{dim}"), subjects)
+    settings = load(TrainSettings, f"train.{dim}")
+    generator = untrained(dim, settings, subjects, subjects.encoded())
     inputs = _network_inputs(generator)
 
     def evaluation() -> float:
@@ -88,14 +90,15 @@ def training_step(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS
     network of the same widths and levels on voxels, as the tutorials have it.
     """
     settings = load(TrainSettings, f"train.{dim}")
-    generator = fresh(dim, settings, subjects)
-    data = Residuals.of(generator, subjects)
+    encoded = subjects.encoded()
+    generator = untrained(dim, settings, subjects, encoded)
+    data = Residuals.of(generator.prior, encoded, subjects.conditions, work / dim)
     images = settings.loop.batch * (settings.loop.slices if dim == "2d" else 1)
 
     def ours() -> float:
         marks: list[float] = []
         fit_steps(
-            generator, data, settings, 2 * _TIMED, work,
+            generator, data, settings, 2 * _TIMED, work / "fit",
             lambda step: marks.append(time.process_time()),
         )  # fmt: skip
         return (marks[1] - marks[0]) / _TIMED / images

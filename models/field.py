@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ _COMMON_SHARE = 0.4
 _FOLDS = 5
 # More subjects than this say little more about what they have in common.
 _ENOUGH = 300
+# Of the fields that are multiplied with others at a time.
+_BLOCK_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +164,14 @@ def _spanned(
 def _common(fields: Sequence[Array] | Array, modes: Array) -> tuple[Array, NDArray[np.float64]]:
     """Principal components of what the modes leave that hold in other subjects, with the variance
     that they have there (five-fold cross-validation)."""
-    rows = [_rest(fields[i], modes).ravel() for i in range(min(len(fields), _ENOUGH))]
-    n, size = len(rows), len(rows[0]) if rows else 0
-    nothing = np.zeros((0, size), dtype=np.float32), np.zeros(0)
+    n, size = min(len(fields), _ENOUGH), fields[0].size
     if n < 4 * _FOLDS:
-        return nothing
-    table = np.stack(rows)
-    gram = (table @ table.T).astype(np.float64)
+        return np.zeros((0, size), dtype=np.float32), np.zeros(0)
+
+    def row(i: int) -> Array:
+        return _rest(fields[i], modes).ravel()
+
+    gram = _products(row, n, max(_BLOCK_BYTES // (4 * size), 1))
     held = np.zeros((n, _MOST_COMMON))
     for fold in range(_FOLDS):
         new = np.arange(n) % _FOLDS == fold
@@ -178,7 +181,22 @@ def _common(fields: Sequence[Array] | Array, modes: Array) -> tuple[Array, NDArr
     variance = held.mean(axis=0)
     holds = variance >= _COMMON_SHARE * values / n
     count = _MOST_COMMON if holds.all() else int(holds.argmin())
-    return (vectors[:, :count].T @ table).astype(np.float32), variance[:count]
+    components = np.zeros((count, size), dtype=np.float32)
+    for i in range(n if count else 0):
+        components += np.outer(vectors[i, :count].astype(np.float32), row(i))
+    return components, variance[:count]
+
+
+def _products(row: Callable[[int], Array], n: int, together: int) -> NDArray[np.float64]:
+    """Gram matrix (n, n) of n rows, of which so many are held in memory."""
+    gram = np.zeros((n, n))
+    for first in range(0, n, together):
+        held = np.stack([row(i) for i in range(first, min(first + together, n))])
+        last = first + len(held)
+        gram[first:last, first:last] = held @ held.T
+        for i in range(last, n):
+            gram[i, first:last] = gram[first:last, i] = held @ row(i)
+    return gram
 
 
 def _components(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -30,9 +30,14 @@ def design(conditions: Sequence[Condition]) -> NDArray[np.float64]:
 
 
 def regress(values: Array, conditions: Sequence[Condition]) -> Array:
-    """Least-squares coefficients (4, D) of (n, D) values on `design`."""
-    x = design(conditions)
-    coefficients, *_ = np.linalg.lstsq(x, values.astype(np.float64), rcond=None)
+    """Least-squares coefficients (4, ...) of (n, ...) values on `design`.
+
+    One value after the other is read, so that `values` may be a memory map of any length.
+    """
+    coefficients = np.zeros((4, *values.shape[1:]))
+    for weights, value in zip(np.linalg.pinv(design(conditions)).T, values, strict=True):
+        for k, weight in enumerate(weights):
+            coefficients[k] += weight * value
     return coefficients.astype(np.float32)
 
 

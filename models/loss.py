@@ -36,18 +36,3 @@ def errors(
     mask = denoiser.take(denoiser.mask.expand_as(residual[:, :1]), slices)
     error = ((estimate.clean - truth) / estimate.scale) ** 2 * mask
     return error.flatten(1).sum(dim=1), mask.flatten(1).sum(dim=1) * residual.shape[1]
-
-
-def loss(
-    denoiser: Denoiser,
-    residual: Tensor,
-    t: Tensor,
-    noise: Tensor,
-    condition: Tensor,
-    mean: Tensor,
-    slices: Tensor | None = None,
-) -> Tensor:
-    """Mean of `errors` over all values of a batch."""
-    total, count = errors(denoiser, residual, t, noise, condition, mean, slices)
-    mean_error: Tensor = total.sum() / count.sum()
-    return mean_error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +17,11 @@ Array = NDArray[np.float32]
 # Unit of the level set in voxels, and how far it goes on outside; about the width of the rim that
 # varies. It is not cut off inside: what is the same in everybody has no distribution.
 _DEPTH = 3.0
+
+
+def channels(maps: tuple[MapSpec, ...]) -> int:
+    """C of `encode`: the maps but for RD, and the level set."""
+    return sum(m != RD for m in maps) + 1
 
 
 def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) -> Array:
@@ -50,11 +58,10 @@ def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) 
             f"expected volumes of {labels}, found {volumes.shape[1]} maps: generator and cohort "
             "differ in derive.maps; train the generator again"
         )
-    seen = [m for m in maps if m != RD]
-    out = np.empty((len(volumes), len(seen) + 1, *volumes.shape[2:]), dtype=np.float32)
+    out = np.empty((len(volumes), channels(maps), *volumes.shape[2:]), dtype=np.float32)
     for i, (volume, mask) in enumerate(zip(volumes, masks, strict=True)):
         outside, nearest = distance_transform_edt(~mask, return_indices=True)
-        for k, spec in enumerate(seen):
+        for k, spec in enumerate(m for m in maps if m != RD):
             values = eigenvalues.shape(*volume[:3]) if spec == AD else spec.to_network(volume[k])
             out[i, k] = values[tuple(nearest)]
         # Half a voxel: the rim runs between the last voxel inside and the first outside.
@@ -63,23 +70,28 @@ def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) 
     return out
 
 
-def decode(channels: Array, maps: tuple[MapSpec, ...]) -> Array:
+def decode(encoded: Array, maps: tuple[MapSpec, ...]) -> Array:
     """Maps in physical units, clipped to the possible, zero outside the brain.
 
     Inverse of `encode` for volumes that are zero outside their mask.
     """
-    brain = channels[:, -1:] > 0
-    made = [m.clip(m.from_network(channels[:, i])) for i, m in enumerate(maps[:2])]
+    made = [m.clip(m.from_network(encoded[:, i])) for i, m in enumerate(maps[:2])]
     if AD in maps:
-        ad = eigenvalues.axial(made[0], made[1], channels[:, 2])
+        ad = eigenvalues.axial(made[0], made[1], encoded[:, 2])
         made += [ad, eigenvalues.radial(made[1], ad)]
-    return np.where(brain, np.stack(made, axis=1), np.float32(0))
+    return np.where(brain(encoded)[:, None], np.stack(made, axis=1), np.float32(0))
 
 
-def reach(masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def brain(encoded: Array) -> NDArray[np.bool_]:
+    """Masks (..., X, Y, Z) of encoded volumes (..., C, X, Y, Z)."""
+    inside: NDArray[np.bool_] = encoded[..., -1, :, :, :] > 0
+    return inside
+
+
+def reach(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """Voxels (X, Y, Z) where any subject's brain is, or the level set of one still varies."""
     from scipy.ndimage import distance_transform_edt
 
-    anywhere = np.any(masks, axis=0)
+    anywhere = reduce(np.logical_or, masks)
     near: NDArray[np.bool_] = distance_transform_edt(~anywhere) < 1.5
     return near

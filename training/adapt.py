@@ -92,8 +92,8 @@ def adapt_generator(
 
     original = Generator.load(base)
     prior = original.prior
+    encoded = original.encode(data.train.volumes, data.train.masks)
     if settings.site_gain:
-        encoded = original.encode(data.train.volumes, data.train.masks)
         prior = prior.with_gain(encoded, data.train.conditions)
     denoiser = Denoiser(original.dim, prior, original.config.network, original.config.path)
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
@@ -108,7 +108,7 @@ def adapt_generator(
     loss = fit(
         denoiser,
         adapter.trainable(),
-        Residuals.of(generator, data.train),
+        Residuals.of(prior, encoded, data.train.conditions, work),
         settings.loop,
         work,
         stage.Curve(run, work / "curve.csv"),

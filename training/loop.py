@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from contracts.console import progress, say
 from contracts.errors import UserError
 from models.denoiser import Denoiser
-from models.loss import loss
+from models.loss import errors
 from training.dataset import Residuals
 from training.settings import LoopSettings
 
@@ -26,14 +27,16 @@ _PREVIEWS = 2
 
 
 class _Objective(nn.Module):
-    """The loss as a module, so that data-parallel training synchronises its gradients."""
+    """The errors as a module, so that data-parallel training synchronises its gradients."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
         self.denoiser = denoiser
 
-    def forward(self, *batch: Any) -> Tensor:
-        return loss(self.denoiser, *batch)
+    def forward(self, *batch: Any) -> tuple[Tensor, Tensor]:
+        """Sum of the errors of a batch, and the number of values summed."""
+        total, count = errors(self.denoiser, *batch)
+        return total.sum(), count.sum()
 
 
 def fit(
@@ -48,9 +51,12 @@ def fit(
 ) -> float:
     """Train `trainable` parameters of `denoiser` in place; their moving average remains.
 
-    A run that was stopped goes on from the checkpoint in `work`. Each step draws its subjects,
-    times and noise from (seed, step, process) alone, so that it then ends where an
-    uninterrupted run would.
+    A run that was stopped goes on from the checkpoint in `work`. The p-th of P processes takes the
+    batches p, P + p, 2 P + p ... of a step; a batch's subjects, times and noise are drawn from
+    (seed, step, its number) alone. So the run then ends where an uninterrupted one would, and
+    where one with other processes would that accumulates as many batches in all (but for
+    rounding). With several processes, this is called in each; only the first one writes, logs
+    and shows how far it is.
 
     Parameters
     ----------
@@ -67,9 +73,8 @@ def fit(
     ------
     UserError : if the loss is not a finite number.
     """
-    from accelerate import Accelerator
-
-    accelerator = Accelerator(mixed_precision=_precision())
+    accelerator = _accelerator()
+    device, main = accelerator.device, accelerator.is_main_process
     for parameter in denoiser.parameters():
         parameter.requires_grad_(False)
     for parameter in trainable:
@@ -80,50 +85,91 @@ def fit(
         betas=(0.9, 0.99),
         weight_decay=settings.weight_decay,
     )
-    objective, prepared = accelerator.prepare(_Objective(denoiser), optimizer)
+    denoiser.network.recompute(settings.recompute)
+    objective: nn.Module = _Objective(denoiser)
+    if settings.compile and device.type == "cuda":
+        objective = torch.compile(objective, dynamic=False)  # type: ignore[assignment]
+    objective, prepared = accelerator.prepare(objective, optimizer)
     average = [p.detach().clone() for p in trainable]
     losses: list[float] = []
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
         losses = _restore(checkpoint, trainable, average, optimizer)
-        say(f"{what}: goes on from step {len(losses)}")
+        if main:
+            say(f"{what}: goes on from step {len(losses)}")
 
-    device = accelerator.device
     objective.train()
-    steps = range(len(losses), settings.steps)
-    for step in progress(steps, settings.steps, what, done=len(losses)):
+    first, processes = accelerator.process_index, accelerator.num_processes
+    numbers = range(first, settings.accumulate * processes, processes)
+    steps: Iterable[int] = range(len(losses), settings.steps)
+    batches = (
+        _batch(data, denoiser, settings, step, number, device)
+        for step in steps
+        for number in numbers
+    )
+    batch = next(batches, ())
+    if main:
+        steps = progress(steps, settings.steps, what, done=len(losses))
+    for step in steps:
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * _schedule(step, settings)
-        batch = _batch(data, denoiser, settings, step, accelerator.process_index)
-        with accelerator.autocast():
-            loss = objective(*(None if b is None else b.to(device) for b in batch))
-        accelerator.backward(loss)
+        sums = torch.zeros(2, device=device)
+        for number in numbers:
+            last = number == numbers[-1]
+            with nullcontext() if last else accelerator.no_sync(objective):
+                with accelerator.autocast():
+                    error, count = objective(*batch)
+                accelerator.backward(error)
+            sums += torch.stack([error.detach(), count])
+            batch = next(batches, ())  # while a GPU is still at work
+        # Over all values of the step. Processes have averaged their gradients, not summed them.
+        total, count = accelerator.reduce(sums, "sum")
+        torch._foreach_mul_([p.grad for p in trainable if p.grad is not None], processes / count)
         accelerator.clip_grad_norm_(trainable, settings.clip)
         prepared.step()
         prepared.zero_grad()
         decay = min(settings.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(average, [p.detach() for p in trainable], 1 - decay)
-        losses.append(float(accelerator.gather(loss.detach()).mean()))
+        losses.append(float(total / count))
         if not math.isfinite(losses[-1]):
             raise UserError(
                 f"{what}: the loss is {losses[-1]} at step {step}: lower learning_rate and "
                 "run again"
             )
+        if not main:
+            continue
         done = step + 1 == settings.steps
         if done or (step + 1) % _LOG_EVERY == 0:
             log({"train/loss": float(np.mean(losses[-_LOG_EVERY:]))}, step + 1)
-        if accelerator.is_main_process and (step + 1) % max(settings.steps // _PREVIEWS, 1) == 0:
+        if (step + 1) % max(settings.steps // _PREVIEWS, 1) == 0:
             _swap(trainable, average)
             preview(step + 1)
             _swap(trainable, average)
             objective.train()
-        if accelerator.is_main_process and (done or (step + 1) % settings.checkpoint_every == 0):
+        if done or (step + 1) % settings.checkpoint_every == 0:
             _store(checkpoint, trainable, average, optimizer, losses)
 
+    accelerator.wait_for_everyone()
     _swap(trainable, average)
+    denoiser.network.recompute(False)
     denoiser.to("cpu").eval()
     return float(np.mean(losses[-max(settings.steps // 10, 1) :]))
+
+
+def is_first() -> bool:
+    """Whether this is the only process, or the first of several that train together."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def _accelerator() -> Any:
+    """This process's part in the training: device, precision, the processes beside it."""
+    from accelerate import Accelerator
+
+    gpu = torch.cuda.is_available()
+    # On CPUs fp32: bf16 is emulated on many of them, slowly and, for this network, down to NaN.
+    precision = "bf16" if gpu and torch.cuda.is_bf16_supported() else "no"
+    return Accelerator(cpu=not gpu, mixed_precision=precision)
 
 
 def _swap(trainable: Sequence[nn.Parameter], average: Sequence[Tensor]) -> None:
@@ -132,11 +178,6 @@ def _swap(trainable: Sequence[nn.Parameter], average: Sequence[Tensor]) -> None:
             held = parameter.clone()
             parameter.copy_(value)
             value.copy_(held)
-
-
-def _precision() -> str:
-    # On CPUs fp32: bf16 is emulated on many of them, slowly and, for this network, down to NaN.
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
 def _schedule(step: int, settings: LoopSettings) -> float:
@@ -150,20 +191,23 @@ def _batch(
     denoiser: Denoiser,
     settings: LoopSettings,
     step: int,
-    process: int,
+    number: int,
+    device: torch.device,
 ) -> tuple[Tensor | None, ...]:
-    generator = torch.Generator().manual_seed(
-        int(np.random.SeedSequence([settings.seed, step, process]).generate_state(1)[0])
-    )
-    chosen = torch.randint(len(data.residual), (settings.batch,), generator=generator)
-    residual = data.residual[chosen]
-    noise = torch.randn(residual.shape, generator=generator)
+    seed = int(np.random.SeedSequence([settings.seed, step, number]).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(data), (settings.batch,), generator=generator)
+    residual, condition, mean = data.rows(chosen)
+    # Noise on the device: drawing a large batch's on one core takes as long as a GPU's step.
+    source = torch.Generator(device).manual_seed(seed) if device.type == "cuda" else generator
+    noise = torch.randn(residual.shape, generator=source, device=device)
     t = denoiser.path.draw(settings.batch, generator)
     slices = None
     if denoiser.dim == "2d" and settings.slices:
         size = (settings.batch, settings.slices)
         slices = torch.randint(residual.shape[denoiser.axis], size, generator=generator)
-    return residual, t, noise, data.condition[chosen], data.mean[chosen], slices
+    batch = (residual, t, noise, condition, mean, slices)
+    return tuple(None if b is None else b.to(device, non_blocking=True) for b in batch)
 
 
 def _store(
@@ -192,7 +236,7 @@ def _restore(
     optimizer: torch.optim.Optimizer,
 ) -> list[float]:
     # weights_only: tensors and plain values, no code.
-    content = torch.load(path, weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     with torch.no_grad():
         for parameter, value in zip(trainable, content["weights"], strict=True):
             parameter.copy_(value)

@@ -15,16 +15,23 @@ class LoopSettings:
     Parameters
     ----------
     steps : optimizer steps.
-    batch : volumes per step and process.
+    batch : volumes in memory at a time, per process.
+    accumulate : batches per step and process, one after the other. The gradient is that of all of
+        them at once: 2 processes that accumulate 1 do what one does that accumulates 2.
     slices : 2D only: slices of each volume per step; 0 means all.
     learning_rate : reached after `warmup` steps, held to half of the steps, then let fall to
         zero along a cosine.
     ema : decay of the exponential moving average of the weights; this average is the result.
     checkpoint_every : steps between checkpoints.
+    recompute : keep a third of the activations and compute the others again, see
+        `models.network.PatchUNet.recompute`; for volumes that a GPU's memory cannot hold.
+    compile : compile the network and its loss on a GPU; it starts minutes later. On a CPU, where
+        it gains nothing, it is left out.
     """
 
     steps: int
     batch: int = 2
+    accumulate: int = 1
     slices: int = 0
     learning_rate: float = 1e-3
     warmup: int = 50
@@ -33,10 +40,14 @@ class LoopSettings:
     ema: float = 0.999
     seed: int = 0
     checkpoint_every: int = 100
+    recompute: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1 or self.slices < 0 or self.checkpoint_every < 1:
-            raise ValueError("steps, batch and checkpoint_every must be at least 1, slices 0")
+        if min(self.steps, self.batch, self.accumulate, self.checkpoint_every) < 1:
+            raise ValueError("steps, batch, accumulate and checkpoint_every must be at least 1")
+        if self.slices < 0:
+            raise ValueError("slices must be at least 0, which means all")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
             raise ValueError("expected 0 < learning_rate < 1 and 0 <= ema < 1")
 

@@ -3,22 +3,109 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
+from contracts.condition import Condition
 from contracts.console import command, say
+from contracts.errors import UserError
 from contracts.params import load
 from models.config import Dim
 from training.settings import TrainSettings
 
+if TYPE_CHECKING:
+    from models.generator import Generator
+    from services.tracking.run import Run
+    from training.cache import Array
+    from training.dataset import Part, Subjects
 
-def train(dim: Dim, settings: TrainSettings) -> None:
+# In the work folder: the untrained generator and the trained one.
+_START, _TRAINED = "start", "trained"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What each of the processes that train a base generator is told."""
+
+    settings: TrainSettings
+    conditions: tuple[Condition, ...]
+    work: Path
+    run: Run
+
+
+def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     """Train, save to ``data/models/<dim>/base`` and log the run.
+
+    Parameters
+    ----------
+    workers : processes that train together, see `services.compute.group.together`.
 
     Raises
     ------
-    UserError : if data are missing, or the loss stops being a finite number.
+    UserError : if data are missing, the cluster is too small, or the loss stops being a finite
+        number.
+    """
+    from models.generator import Generator
+    from services.compute.group import together
+    from training import dataset, stage
+
+    part = dataset.Part.find(stage.DERIVATIVES, stage.SPLIT, "base", "train")
+    out = stage.MODELS / dim / "base"
+    with stage.work_folder(f"train-{dim}", settings, part.digest) as work:
+        run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name)
+        with run:
+            _prepare(dim, settings, part, work)
+            started = time.monotonic()
+            task = Task(settings, part.conditions, work.resolve(), run)
+            loss = together(fit_base, task, workers)
+            seconds = time.monotonic() - started
+            generator = Generator.load(work / _TRAINED).with_provenance(
+                {"stage": "train", "group": "base", "subjects": len(part.ids), **tags}
+            )
+            generator.save(out)
+            stage.write_json(out / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
+            run.tags({"digest": generator.digest, "group": "base"})
+            run.artifact(out / "generator.json")
+            if workers > 1:  # the last picture is kept by the handle that logged it
+                stage.preview(run, generator, settings.loop.steps)
+            parameters = sum(p.numel() for p in generator.denoiser.network.parameters())
+            scores = {
+                "subjects": len(part.ids),
+                "parameters": parameters,
+                "steps": settings.loop.steps,
+                "final_loss": round(loss, 5),
+            }
+            run.metrics({"train/final_loss": loss, "train/seconds": seconds})
+            stage.write_json(stage.REPORTS / f"train-{dim}.json", scores)
+            curve = stage.REPORTS / f"train-{dim}.csv"
+            curve.write_bytes((work / "curve.csv").read_bytes())
+    say(f"{out}: {parameters / 1e6:.2f} M parameters, loss {loss:.3f} (1 = closed-form Gaussian)")
+
+
+def _prepare(dim: Dim, settings: TrainSettings, part: Part, work: Path) -> None:
+    """The untrained generator and what it is trained on, in `work`; kept by an earlier call."""
+    from models.generator import CONFIG_FILE, Generator
+    from training import dataset, stage
+
+    encoded = part.encoded(stage.WORK)
+    if not (work / _START / CONFIG_FILE).exists():
+        untrained(dim, settings, part, encoded).save(work / _START)
+    start = Generator.load(work / _START)
+    dataset.Residuals.of(start.prior, encoded, part.conditions, work)
+
+
+def untrained(
+    dim: Dim, settings: TrainSettings, subjects: Part | Subjects, encoded: Array
+) -> Generator:
+    """A generator that is its prior, with a network still to be trained.
+
+    Parameters
+    ----------
+    settings : the seed of its loop fixes the network's weights.
+    encoded : the subjects' volumes as generators see them, (n, C, X, Y, Z).
     """
     import torch
 
@@ -26,68 +113,62 @@ def train(dim: Dim, settings: TrainSettings) -> None:
     from models.coverage import Coverage
     from models.generator import Generator, GeneratorConfig
     from models.prior import Prior
-    from training import dataset, stage
-    from training.loop import fit
 
-    subjects = dataset.load(stage.DERIVATIVES, stage.SPLIT, "base", "train")
-    out = stage.MODELS / dim / "base"
-    name = f"base-{dim}"
-    with stage.work_folder(f"train-{dim}", settings, subjects.digest) as work:
-        run, tags = stage.open_run(name, "train", dim, settings, work.name)
-        with run:
-            encoded = representation.encode(subjects.volumes, subjects.masks, subjects.maps)
-            reach = representation.reach(subjects.masks)
-            prior = Prior.fit(encoded, reach, subjects.conditions)
-            torch.manual_seed(settings.loop.seed)
-            generator = Generator(
-                GeneratorConfig(
-                    dim=dim,
-                    space=subjects.space,
-                    maps=tuple(m.name for m in subjects.maps),
-                    network=settings.network,
-                    path=settings.path,
-                    coverage=Coverage.of(subjects.conditions),
-                ),
-                prior,
-            )
-            data = dataset.Residuals.of(generator, subjects)
-            started = time.monotonic()
-            loss = fit(
-                generator.denoiser,
-                list(generator.denoiser.network.parameters()),
-                data,
-                settings.loop,
-                work,
-                stage.Curve(run, work / "curve.csv"),
-                lambda step: stage.preview(run, generator, step),
-                f"train {dim}",
-            )
-            generator = generator.with_provenance(
-                {"stage": "train", "group": "base", "subjects": len(subjects.ids), **tags}
-            )
-            generator.save(out)
-            stage.write_json(out / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
-            run.tags({"digest": generator.digest, "group": "base"})
-            run.artifact(out / "generator.json")
-            parameters = sum(p.numel() for p in generator.denoiser.network.parameters())
-            scores = {
-                "subjects": len(subjects.ids),
-                "parameters": parameters,
-                "steps": settings.loop.steps,
-                "final_loss": round(loss, 5),
-            }
-            run.metrics({"train/final_loss": loss, "train/seconds": time.monotonic() - started})
-            stage.write_json(stage.REPORTS / f"train-{dim}.json", scores)
-            curve = stage.REPORTS / f"train-{dim}.csv"
-            curve.write_bytes((work / "curve.csv").read_bytes())
-    say(f"{out}: {parameters / 1e6:.2f} M parameters, loss {loss:.3f} (1 = closed-form Gaussian)")
+    reach = representation.reach(representation.brain(volume) for volume in encoded)
+    prior = Prior.fit(encoded, reach, subjects.conditions)
+    torch.manual_seed(settings.loop.seed)
+    config = GeneratorConfig(
+        dim=dim,
+        space=subjects.space,
+        maps=tuple(m.name for m in subjects.maps),
+        network=settings.network,
+        path=settings.path,
+        coverage=Coverage.of(subjects.conditions),
+    )
+    return Generator(config, prior)
+
+
+def fit_base(task: Task) -> float:
+    """Train in this process, one of those that do so together; the first one saves.
+
+    Raises
+    ------
+    UserError : if this process does not see the work folder.
+    """
+    from models.generator import Generator
+    from training import dataset, stage
+    from training.loop import fit, is_first
+
+    if not task.work.exists():
+        raise UserError(f"this worker sees no {task.work}: put the project in a shared folder")
+    generator = Generator.load(task.work / _START)
+    loss = fit(
+        generator.denoiser,
+        list(generator.denoiser.network.parameters()),
+        dataset.Residuals.open(generator.prior, task.conditions, task.work),
+        task.settings.loop,
+        task.work,
+        stage.Curve(task.run, task.work / "curve.csv"),
+        lambda step: stage.preview(task.run, generator, step),
+        f"train {generator.dim}",
+    )
+    if is_first():
+        generator.save(task.work / _TRAINED)
+    return loss
 
 
 @command()
 @click.option("--dim", type=click.Choice(["2d", "3d"]), required=True, help="Slices or volumes.")
-def main(dim: str) -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that train together, one GPU each; on RAY_ADDRESS or this machine.",
+)
+def main(dim: str, workers: int) -> None:
     """Train the base generator; settings are `train.<dim>` of params.yaml."""
-    train(cast(Dim, dim), load(TrainSettings, f"train.{dim}"))
+    train(cast(Dim, dim), load(TrainSettings, f"train.{dim}"), workers)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,9 @@ class Cluster:
 
 
 @contextmanager
-def cluster(cpus: int | None = None, address: str | None = None) -> Iterator[Cluster]:
+def cluster(
+    cpus: int | None = None, address: str | None = None, log: bool = False
+) -> Iterator[Cluster]:
     """Be connected to a cluster.
 
     Parameters
@@ -63,6 +65,7 @@ def cluster(cpus: int | None = None, address: str | None = None) -> Iterator[Clu
     cpus : of a local cluster; default: all of this machine's.
     address : `host:port` of the head, or `ray://host:port`. Default: `RAY_ADDRESS`, and without
         it a local cluster.
+    log : show here what the workers print.
 
     Raises
     ------
@@ -81,12 +84,12 @@ def cluster(cpus: int | None = None, address: str | None = None) -> Iterator[Clu
                 address="local",
                 num_cpus=cpus,
                 include_dashboard=False,
-                log_to_driver=False,
+                log_to_driver=log,
                 logging_level=logging.ERROR,
                 object_store_memory=_OBJECT_STORE_BYTES,
             )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=address, log_to_driver=log, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise UserError(_refusal(address, str(error))) from error
     try:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from models import field
 from models.field import Covariance, Waves, stationary_power
 from tests.models.fields import SHAPE, coloured, frequency
 
@@ -78,6 +79,16 @@ def test_fit_finds_what_all_subjects_share_and_nothing_else() -> None:
     assert found.variance[0] == pytest.approx(400, rel=0.4)
     alone = Covariance.fit(draw(coloured(2), 80).numpy(), EVERYWHERE, EVEN, NONE)
     assert alone.modes.shape[0] == 0
+
+
+def test_fit_does_not_depend_on_what_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = draw(with_modes(), 40).numpy()
+    whole = Covariance.fit(fields, EVERYWHERE, EVEN, NONE)
+    monkeypatch.setattr(field, "_BLOCK_BYTES", 7 * fields[0].nbytes)
+    some = Covariance.fit(fields, EVERYWHERE, EVEN, NONE)
+    assert len(whole.modes) > 0
+    np.testing.assert_allclose(some.variance, whole.variance, rtol=1e-4)
+    np.testing.assert_allclose(some.power, whole.power, rtol=1e-3)
 
 
 def test_power_is_that_of_the_field() -> None:

@@ -11,7 +11,7 @@ from torch.nn.functional import mse_loss
 from models.config import PathConfig
 from models.denoiser import Denoiser
 from models.field import Waves
-from models.loss import loss
+from models.loss import errors
 from tests.models.fields import SHAPE, coloured
 from tests.models.paths import PATHS, PUBLISHED
 from tests.models.priors import SMALL, denoiser_of, prior_of, randomised
@@ -32,6 +32,11 @@ def batch() -> dict[str, torch.Tensor]:
         "condition": torch.zeros(4, 2),
         "mean": torch.zeros(4, 2, *SHAPE),
     }
+
+
+def loss(denoiser: Denoiser, **given: torch.Tensor) -> torch.Tensor:
+    total, count = errors(denoiser, **given)
+    return total.sum() / count.sum()
 
 
 def output(denoiser: Denoiser, noisy: torch.Tensor) -> torch.Tensor:
@@ -94,7 +99,14 @@ def test_untrained_loss_is_one_on_data_of_the_model(name: str) -> None:
     noise, rest = torch.randn(data.shape, generator=rng), torch.zeros(64, 2)
     for t in (0.2, 0.5, 0.8):
         at = torch.full((64,), t)
-        value = loss(denoiser, data, at, noise, rest, torch.zeros_like(data)).detach()
+        value = loss(
+            denoiser,
+            residual=data,
+            t=at,
+            noise=noise,
+            condition=rest,
+            mean=torch.zeros_like(data),
+        ).detach()
         assert float(value) == pytest.approx(1.0, abs=0.05)
 
 

@@ -9,10 +9,12 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from contracts.errors import UserError
 from models.adapters.adapter import build
-from models.generator import Generator, condition_vector
+from models.generator import Generator
+from models.loss import errors
 from tests.models.tiny import NETWORK, tiny_generator, tiny_volumes
 from training.dataset import Residuals
 from training.loop import _batch, fit
@@ -21,14 +23,10 @@ from training.settings import LoopSettings
 SETTINGS = LoopSettings(steps=12, batch=2, slices=2, warmup=2, checkpoint_every=5, seed=3)
 
 
-def data_of(generator: Generator) -> Residuals:
+def data_of(generator: Generator, work: Path) -> Residuals:
     volumes, masks, people = tiny_volumes(24)
-    residual = generator.prior.residual(generator.encode(volumes, masks), people)
-    return Residuals(
-        residual=torch.from_numpy(residual),
-        mean=torch.from_numpy(generator.prior.mean(people)),
-        condition=condition_vector(people),
-    )
+    encoded = generator.encode(volumes, masks)
+    return Residuals.of(generator.prior, encoded, people, work)
 
 
 def run(
@@ -45,7 +43,7 @@ def run(
     fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
-        data_of(generator),
+        data_of(generator, work),
         settings,
         work,
         lambda metrics, step: None,
@@ -55,15 +53,54 @@ def run(
     return seen
 
 
-@pytest.mark.parametrize("dim", ["2d", "3d"])
-def test_resumed_equals_uninterrupted(dim: Literal["2d", "3d"], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dim", "accumulate"), [("2d", 1), ("3d", 1), ("2d", 3)])
+def test_resumed_equals_uninterrupted(
+    dim: Literal["2d", "3d"], accumulate: int, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, accumulate=accumulate)
     whole, broken = (tiny_generator(dim, trained=False) for _ in range(2))
-    run(whole, SETTINGS, tmp_path / "whole")
+    run(whole, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(broken, SETTINGS, tmp_path / "broken", stop_at=6)
+        run(broken, settings, tmp_path / "broken", stop_at=6)
     again = tiny_generator(dim, trained=False, seed=99)  # only the checkpoint knows the weights
-    run(again, SETTINGS, tmp_path / "broken")
+    run(again, settings, tmp_path / "broken")
     assert again.digest == whole.digest
+
+
+@pytest.mark.parametrize("dim", ["2d", "3d"])
+def test_accumulated_gradients_are_those_of_all_batches_at_once(
+    dim: Literal["2d", "3d"], tmp_path: Path
+) -> None:
+    generator = tiny_generator(dim)
+    data = data_of(generator, tmp_path)
+    parameters = list(generator.denoiser.network.parameters())
+    settings = replace(SETTINGS, steps=1, accumulate=3, clip=1e9)
+    cpu = torch.device("cpu")
+    batches = [_batch(data, generator.denoiser, settings, 0, k, cpu) for k in range(3)]
+    large = [torch.cat(part) for part in zip(*batches, strict=True) if part[0] is not None]
+    total, count = errors(generator.denoiser, *large)
+    expected = torch.autograd.grad(total.sum() / count.sum(), parameters)
+    found: list[torch.Tensor] = []
+
+    def look(*_: object) -> None:
+        found.extend(p.grad.clone() for p in parameters if p.grad is not None)
+
+    hook = register_optimizer_step_pre_hook(look)
+    run(generator, settings, tmp_path)
+    hook.remove()
+    largest = max(float(g.abs().max()) for g in expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * largest)
+
+
+def test_recomputed_activations_train_the_same(tmp_path: Path) -> None:
+    a, b = (tiny_generator("3d", trained=False) for _ in range(2))
+    run(a, SETTINGS, tmp_path / "a")
+    run(b, replace(SETTINGS, recompute=True), tmp_path / "b")
+    for one, other in zip(
+        a.denoiser.network.parameters(), b.denoiser.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_another_seed_trains_another_network(tmp_path: Path) -> None:
@@ -79,7 +116,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
-        data_of(generator),
+        data_of(generator, tmp_path),
         replace(SETTINGS, steps=60),
         tmp_path,
         lambda metrics, step: logged.append(metrics["train/loss"]),
@@ -97,7 +134,7 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
     fit(
         generator.denoiser,
         adapter.trainable(),
-        data_of(generator),
+        data_of(generator, tmp_path),
         SETTINGS,
         tmp_path,
         lambda metrics, step: None,
@@ -110,18 +147,18 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_slices_are_drawn_from_the_whole_axis_of_the_plane() -> None:
+def test_slices_are_drawn_from_the_whole_axis_of_the_plane(tmp_path: Path) -> None:
     generator = tiny_generator("2d", network=replace(NETWORK, plane="coronal"))
-    batch = _batch(data_of(generator), generator.denoiser, replace(SETTINGS, slices=64), 0, 0)
-    slices = batch[-1]
+    data, settings = data_of(generator, tmp_path), replace(SETTINGS, slices=64)
+    slices = _batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[-1]
     assert slices is not None
     assert {int(k) for k in slices.flatten()} == set(range(generator.space.shape[1]))
 
 
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
     generator = tiny_generator("3d")
-    data = data_of(generator)
-    data.residual.fill_(np.nan)
+    data = data_of(generator, tmp_path)
+    data = replace(data, residual=np.full_like(data.residual, np.nan))
     with pytest.raises(UserError, match="lower learning_rate"):
         fit(
             generator.denoiser,

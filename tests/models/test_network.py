@@ -1,0 +1,75 @@
+"""The network: packing, and recomputed activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.config import NetworkConfig
+from models.network import PatchUNet, depth_to_space, space_to_depth
+
+CONFIG = NetworkConfig(channels=(16, 32), attention=True)
+
+
+@pytest.fixture
+def network() -> PatchUNet:
+    torch.manual_seed(0)
+    built = PatchUNet(3, 2, 1, 2, CONFIG)
+    for parameter in built.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return built
+
+
+def run(network: PatchUNet) -> tuple[Tensor, list[Tensor], int]:
+    """Output, gradients, and bytes kept for the backward pass."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 2, 8, 16, 8, generator=generator)
+    held: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    unpack: Callable[[Tensor], Tensor] = lambda tensor: tensor  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(keep, unpack):
+        out = network(x, torch.tensor([0.2, 0.7]), torch.zeros(2, 2))
+    out.square().mean().backward()
+    gradients = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    network.zero_grad()
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+    return out.detach(), gradients, sum(n for at, n in held.items() if at not in weights)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_packing_is_undone(dims: int, patch: int) -> None:
+    x = torch.randn(2, 3, *(4, 6, 8)[:dims])
+    packed = space_to_depth(x, patch)
+    assert packed.shape[1] == 3 * patch**dims
+    assert torch.equal(depth_to_space(packed, patch), x)
+
+
+def test_recomputing_changes_memory_alone(network: PatchUNet) -> None:
+    names = list(network.state_dict())
+    out, gradients, held = run(network)
+    network.recompute(True)
+    network.recompute(True)  # twice is once
+    again, same, less = run(network)
+    assert torch.equal(again, out)
+    assert len(same) == len(gradients) == len(list(network.parameters()))
+    for one, other in zip(same, gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+    assert less < 0.6 * held
+    assert list(network.state_dict()) == names
+    network.recompute(False)
+    assert run(network)[2] == held
+
+
+def test_without_gradients_nothing_is_recomputed(network: PatchUNet) -> None:
+    network.recompute(True)
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 2, 8, 8, 8), torch.ones(1), torch.zeros(1, 2)).is_inference()

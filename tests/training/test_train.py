@@ -1,0 +1,89 @@
+"""The stage `train`: one process or two, one model; stopped and started again, the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.errors import UserError
+from models.config import NetworkConfig, PathConfig
+from models.generator import Generator
+from services.compute.cluster import Cluster
+from services.compute.group import _share, together
+from services.tracking import store
+from tests.training.tiny_cohort import write_cohort
+from training.settings import LoopSettings, TrainSettings
+from training.train import train
+
+SETTINGS = TrainSettings(
+    NetworkConfig(channels=(16, 16)),
+    PathConfig(),
+    LoopSettings(steps=6, batch=2, accumulate=2, warmup=2, checkpoint_every=2, seed=3),
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_cohort(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def weights(project: Path) -> np.ndarray:
+    network = Generator.load(project / "data/models/3d/base").denoiser.network
+    return np.concatenate([p.detach().numpy().ravel() for p in network.parameters()])
+
+
+def test_two_processes_do_what_one_does_with_both_halves(project: Path, tracking_uri: str) -> None:
+    train("3d", SETTINGS)
+    one = weights(project)
+    halves = replace(SETTINGS, loop=replace(SETTINGS.loop, accumulate=1))
+    train("3d", halves, workers=2)
+    np.testing.assert_allclose(weights(project), one, atol=1e-5)
+    untrained = replace(SETTINGS, loop=replace(SETTINGS.loop, steps=1, learning_rate=1e-9))
+    train("3d", untrained)
+    assert np.abs(weights(project) - one).max() > 1e-3
+    client = store.client(tracking_uri)
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 3
+    left = [path.name for path in (project / "data/work").iterdir()]
+    assert [name.split("-")[0] for name in left] == ["encoded"]
+    rows = (project / "data/reports/train-3d.csv").read_text().splitlines()
+    assert len(rows) == 2
+    assert json.loads((project / "data/reports/train-3d.json").read_text())["steps"] == 1
+
+
+def test_a_stopped_stage_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("3d", SETTINGS)
+    whole = weights(project)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.stage.preview", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("3d", SETTINGS)
+    with monkeypatch.context() as patch:  # the start is on disk: it is not made again
+        patch.setattr("models.prior.Prior.fit", stop)
+        train("3d", SETTINGS)
+    np.testing.assert_array_equal(weights(project), whole)
+
+
+def test_a_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--workers"):
+        together(str, 7, 1)
+
+
+def test_workers_share_the_cluster() -> None:
+    assert _share(Cluster(True, 9, 0), 2) == {"CPU": 4, "GPU": 0}
+    assert _share(Cluster(True, 9, 4), 4) == {"CPU": 2, "GPU": 1}
+    with pytest.raises(UserError, match="as many GPUs, the cluster has 4"):
+        _share(Cluster(True, 9, 4), 5)
+    with pytest.raises(UserError, match="as many CPUs"):
+        _share(Cluster(True, 2, 0), 3)
