@@ -36,7 +36,7 @@ class Prior:
     voxel that gives normal values r the voxel's own distribution (a Gaussian copula: Liu et al.
     2009 call it nonparanormal). In a voxel that is fluid in some and tissue in others that is far
     from a bell. r is modelled as a Gaussian field, see `models.field`; how it departs from that is
-    what the network learns. No detail finer than its long waves belongs to one subject.
+    what the network learns.
 
     Parameters
     ----------
