@@ -112,14 +112,15 @@ class Waves(nn.Module):
 
     power: Tensor
     mixture: Tensor
-    long: Tensor
+    at: Tensor
     modes: Tensor
 
     def __init__(self, covariance: Covariance) -> None:
         super().__init__()
         self.register_buffer("power", torch.from_numpy(covariance.power))
         self.register_buffer("mixture", torch.from_numpy(covariance.mixture))
-        self.register_buffer("long", torch.from_numpy(covariance.long))
+        # Places, not a mask: a GPU would have to count a mask's, and stop for it.
+        self.register_buffer("at", torch.from_numpy(np.flatnonzero(covariance.long)))
         self.register_buffer("modes", torch.from_numpy(covariance.modes))
         for name, size in zip("xyz", covariance.long.shape, strict=True):
             self.register_buffer(name, torch.from_numpy(_cosines(size).astype(np.float32)))
@@ -129,14 +130,12 @@ class Waves(nn.Module):
         """Coefficients of (B, C, X, Y, Z) fields."""
         x, y, z = (self.get_buffer(name) for name in "xyz")
         waves = self._along(self._channels(fields, self.mixture), x, y, z)
-        waves[..., self.long] = self._mix(waves[..., self.long], self.modes)
-        return waves
+        return self._mix(waves, self.modes)
 
     @_single
     def inverse(self, coefficients: Tensor) -> Tensor:
         """Fields (B, C, X, Y, Z) of coefficients."""
-        waves = coefficients.clone()
-        waves[..., self.long] = self._mix(waves[..., self.long], self.modes.T)
+        waves = self._mix(coefficients, self.modes.T)
         x, y, z = (self.get_buffer(name).T for name in "xyz")
         return self._channels(self._along(waves, x, y, z), self.mixture.T)
 
@@ -150,9 +149,11 @@ class Waves(nn.Module):
         images = y @ images
         return (x @ images.flatten(-2)).reshape(images.shape)
 
-    @staticmethod
-    def _mix(waves: Tensor, by: Tensor) -> Tensor:
-        return (waves.flatten(1) @ by).reshape(waves.shape)
+    def _mix(self, waves: Tensor, by: Tensor) -> Tensor:
+        flat = waves.flatten(2)
+        long = flat[..., self.at]
+        mixed = (long.flatten(1) @ by).reshape(long.shape)
+        return flat.index_copy(2, self.at, mixed).reshape(waves.shape)
 
 
 def _cosines(size: int) -> NDArray[np.float64]:

@@ -78,7 +78,7 @@ def test_accumulated_gradients_are_those_of_all_batches_at_once(
     settings = replace(SETTINGS, steps=1, accumulate=3, clip=1e9)
     cpu = torch.device("cpu")
     batches = [_batch(data, generator.denoiser, config, settings, 0, k, cpu) for k in range(3)]
-    large = [torch.cat(part) for part in zip(*batches, strict=True) if part[0] is not None]  # type: ignore[arg-type]
+    large = [torch.cat(part) for part in zip(*batches, strict=True) if part[0] is not None]
     total, count = flow.errors(generator.denoiser, *large)
     expected = torch.autograd.grad(total.sum() / count.sum(), parameters)
     found: list[torch.Tensor] = []
