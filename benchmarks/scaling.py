@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 GRIDS = ((24, 24, 24), (40, 48, 40), (64, 72, 64))
-COHORTS = (16, 64, 256)
-STEPS, REPEATS = 3, 3
+COHORTS = (16, 48, 144)
+STEPS, REPEATS = 2, 2
 _RESULTS = Path(__file__).with_suffix(".json")
 
 
