@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import shutil
@@ -84,12 +83,12 @@ class Curve:
 
     def __call__(self, metrics: dict[str, float], step: int) -> None:
         self._run.metrics(metrics, step)
-        fresh = not self._path.exists()
-        with self._path.open("a", newline="") as stream:
-            rows = csv.writer(stream, lineterminator="\n")
-            if fresh:
-                rows.writerow(["step", *(name.split("/")[-1] for name in metrics)])
-            rows.writerow([step, *(f"{value:.5f}" for value in metrics.values())])
+        header = ",".join(["step", *(name.split("/")[-1] for name in metrics)])
+        lines = self._path.read_text().splitlines() if self._path.exists() else [header]
+        # A run that was stopped comes by the steps after its last checkpoint again.
+        kept = [line for line in lines[1:] if int(line.split(",")[0]) < step]
+        row = ",".join([str(step), *(f"{value:.5f}" for value in metrics.values())])
+        self._path.write_text("\n".join([lines[0], *kept, row]) + "\n")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

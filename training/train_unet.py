@@ -28,7 +28,8 @@ from training.settings import AdaptSettings, HeldOutSettings, TrainSettings
 @click.option("--peft", type=click.Choice(["none", "lora"]), default="none", show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps; default: params.yaml.")
 @click.option("--rank", type=click.IntRange(min=1), help="LoRA rank; default: params.yaml.")
-def main(mode: str, peft: str, steps: int | None, rank: int | None) -> None:
+@click.option("--workers", type=click.IntRange(min=1), default=1, help="Base only: processes.")
+def main(mode: str, peft: str, steps: int | None, rank: int | None, workers: int) -> None:
     """Train the 2D or 3D generator, or adapt it by a PEFT method."""
     dim = cast(Dim, mode.lower())
     if peft == "none":
@@ -37,7 +38,7 @@ def main(mode: str, peft: str, steps: int | None, rank: int | None) -> None:
         settings = load(TrainSettings, f"train.{dim}")
         if steps is not None:
             settings = replace(settings, loop=replace(settings.loop, steps=steps))
-        train(dim, settings)
+        train(dim, settings, workers)
     else:
         from training.adapt import adapt
 

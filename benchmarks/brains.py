@@ -1,0 +1,61 @@
+"""Smooth random brains on a grid of any size, as generators see them: data for speed tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.condition import Condition
+from contracts.maps import MAPS
+from contracts.space import Space
+from models import representation
+from models.config import NetworkConfig, PathConfig
+from models.coverage import Coverage
+from models.generator import Generator, GeneratorConfig
+from models.prior import Prior
+from training import cache
+from training.dataset import Residuals
+
+Array = NDArray[np.float32]
+Shape = tuple[int, int, int]
+# A head in millimetres: the grid is finer where it has more voxels.
+_HEAD_MM = 160.0
+
+
+def people(n: int) -> list[Condition]:
+    """Ages and sexes of n people."""
+    return [Condition(18 + 70 * i / n, "F" if i % 2 else "M") for i in range(n)]
+
+
+def brain(i: int, shape: Shape) -> Array:
+    """The i-th encoded volume (3, X, Y, Z)."""
+    from scipy.ndimage import gaussian_filter
+
+    rng = np.random.default_rng(i)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1.2, 1.2, s) for s in shape], indexing="ij"))
+    radius = (grid**2).sum(axis=0)
+    mask = radius < 1 + 0.05 * rng.standard_normal()
+    own = gaussian_filter(rng.standard_normal((2, *shape), dtype=np.float32), (0, 2, 2, 2))
+    maps = np.array([0.35, 0.9e-3])[:, None, None, None] + own * np.array([1, 1e-3]).reshape(
+        2, 1, 1, 1
+    )
+    maps = np.clip(maps, 1e-4, [[[[1.0]]], [[[3.0e-3]]]]).astype(np.float32) * mask
+    encoded: Array = representation.encode(maps[None], mask[None], MAPS)[0]
+    return encoded
+
+
+def prepare(
+    n: int, shape: Shape, network: NetworkConfig, work: Path
+) -> tuple[Generator, Residuals]:
+    """An untrained 3D generator of n brains and what it is trained on, as the stage `train`."""
+    encoded = cache.rows(work / "encoded.npy", (n, 3, *shape), lambda i: brain(i, shape), "brains")
+    zooms = [_HEAD_MM / s for s in shape]
+    space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))
+    reach = representation.reach(representation.brain(one) for one in encoded)
+    prior = Prior.fit(encoded, reach, people(n))
+    names = tuple(m.name for m in MAPS)
+    config = GeneratorConfig("3d", space, names, network, PathConfig(), Coverage.of(people(n)))
+    generator = Generator(config, prior)
+    return generator, Residuals.of(prior, encoded, people(n), work)
