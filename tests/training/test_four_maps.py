@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -35,7 +36,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
     root = tmp_path_factory.mktemp("project")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store_template}")
+        shutil.copy(store_template, root / "mlflow.db")  # the template stays empty
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
         data = Path("data")
         settings = Simulate(3, 4.0, "maps", 10, 0, 1300.0, FOUR)
         # Not calibrated to published means, which takes longer than all the rest.
