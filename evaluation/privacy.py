@@ -25,6 +25,8 @@ _SHIFT = 2
 # and bends of half the field of view, 32 in all with gain and offset.
 _WAVES = 3
 _PER_STRETCH = 64
+# Both parts of a blend are among the subjects that it resembles most.
+_MOST_ALIKE = 64
 _COPY = 0.5
 
 
@@ -80,9 +82,6 @@ def best_match(profiles: Profiles, train: Profiles) -> Match:
     known = _residual(train.coarse, mean, warps)
     likeness, who = np.empty(len(profiles)), np.empty(len(profiles), dtype=np.int64)
     blend, pair = np.empty(len(profiles)), np.empty((len(profiles), 2), dtype=np.int64)
-    between = (known @ known.T).astype(np.float64)
-    alone = 1 - between**2
-    np.fill_diagonal(alone, np.inf)
     for start in range(0, len(profiles), _PER_STRETCH):
         images = profiles.coarse[start : start + _PER_STRETCH]
         plain, mirrored = (_residual(i, mean, warps) @ known.T for i in (images, images[:, ::-1]))
@@ -90,12 +89,23 @@ def best_match(profiles: Profiles, train: Profiles) -> Match:
         found = np.where(turned[:, None], mirrored, plain).astype(np.float64)
         for i, one in enumerate(found, start):
             likeness[i], who[i] = one.max(), one.argmax()
-            # Share of variance that two regressors explain, from their correlations.
-            square = one**2
-            share = (square[:, None] + square - 2 * between * np.outer(one, one)) / alone
-            pair[i] = np.unravel_index(share.argmax(), share.shape)
-            blend[i] = np.sqrt(share.max())
+            alike = np.sort(np.argsort(one)[-_MOST_ALIKE:])
+            blend[i], best = _two(one[alike], known[alike])
+            pair[i] = alike[best]
     return Match(likeness, who, blend, pair)
+
+
+def _two(correlation: Table, images: Coarse) -> tuple[float, NDArray[np.int64]]:
+    """Multiple correlation with the best two of (k, cells) images of length one, and their rows."""
+    between = (images @ images.T).astype(np.float64)
+    alone = 1 - between**2
+    np.fill_diagonal(alone, np.inf)
+    # Share of variance that two regressors explain, from their correlations.
+    square = correlation**2
+    both = np.outer(correlation, correlation)
+    share = (square[:, None] + square - 2 * between * both) / alone
+    best = np.array(np.unravel_index(share.argmax(), share.shape), dtype=np.int64)
+    return float(np.sqrt(share.max())), best
 
 
 def _warps(mean: Coarse) -> Coarse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -171,6 +172,23 @@ def test_warped_and_blended_copies_are_found(
     )
     assert sorted(who.pair[1]) == [0, 1]
     assert who.blend[1] > 0.97 > who.blend[0] > who.likeness[0]
+
+
+def test_the_best_two_are_those_of_a_regression() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(6, 50))
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    one = rng.normal(size=50)
+    one /= np.linalg.norm(one)
+    found, rows = privacy._two(images @ one, images)
+
+    def fitted(pair: tuple[int, ...]) -> float:
+        left = np.linalg.lstsq(images[list(pair)].T, one, rcond=None)[1]
+        return float(np.sqrt(1 - left[0]))
+
+    by_hand = {pair: fitted(pair) for pair in combinations(range(6), 2)}
+    assert found == pytest.approx(max(by_hand.values()))
+    assert tuple(sorted(rows)) == max(by_hand, key=by_hand.__getitem__)
 
 
 def test_membership_of_a_loss_that_knows_and_of_one_that_does_not() -> None:
