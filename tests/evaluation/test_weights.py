@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -254,57 +251,6 @@ class TestFeatures:
     def test_of_other_maps_are_refused(self, extractor: weights.Extractor, width: int) -> None:
         with pytest.raises(ValueError, match=r"expected \(n, 2, X, Y, Z\)"):
             extractor(volumes(1)[:, :1])
-
-
-class TestHub:
-    """A hub of our own on this machine, which speaks as much of the protocol as is asked for."""
-
-    @staticmethod
-    def fetch(name: str, hub: str, home: Path) -> subprocess.CompletedProcess[str]:
-        code = (
-            "import sys; from evaluation.weights import load\n"
-            "print(sum(p.numel() for p in load('medicalnet', sys.argv[1]).network.parameters()))"
-        )
-        # The hub reads its variables once, when it is imported.
-        more = {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
-        environment = os.environ | more | {"HF_HUB_OFFLINE": "0"}
-        command = [sys.executable, "-c", code, name]
-        return subprocess.run(command, env=environment, capture_output=True, text=True)
-
-    def test_weights_are_fetched_from_a_hub(self, medicalnet_file: Path, tmp_path: Path) -> None:
-        content = medicalnet_file.read_bytes()
-
-        class Hub(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                known = self.path == "/owner/name/resolve/main/file.pth" or self.path.endswith(
-                    f"{'0' * 40}/file.pth"
-                )
-                self.send_response(200 if known else 404)
-                self.send_header("X-Repo-Commit", "0" * 40)
-                self.send_header("ETag", '"1"')
-                self.send_header("Content-Length", str(len(content)) if known else "0")
-                self.end_headers()
-                if known and self.command == "GET":
-                    self.wfile.write(content)
-
-            def log_message(self, *_: Any) -> None: ...
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-            Thread(target=server.serve_forever, daemon=True).start()
-            hub = f"http://127.0.0.1:{server.server_port}"
-            found = self.fetch("hf:owner/name/file.pth", hub, tmp_path)
-            other = self.fetch("hf:owner/name/other.pth", hub, tmp_path)
-            wrong = self.fetch("hf:nowhere", hub, tmp_path)
-            server.shutdown()
-        assert found.returncode == 0, found.stderr
-        network = load("medicalnet", medicalnet_file).network
-        assert int(found.stdout) == sum(p.numel() for p in network.parameters())
-        for refused in (other, wrong):
-            assert "cannot be fetched" in refused.stderr
-            assert "hf:OWNER/NAME/FILE" in refused.stderr
 
 
 class TestRefusals:
