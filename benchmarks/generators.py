@@ -182,9 +182,13 @@ def main(
     conditions = [test.conditions[i % len(test.conditions)] for i in range(samples)]
     settings = (
         subjects.digest, test.digest, seconds, samples, peer_evaluations, tutorial_width,
-        PARAMS_FILE.read_text() if PARAMS_FILE.exists() else "",
     )  # fmt: skip
     work = work / hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+    own = hashlib.sha256(PARAMS_FILE.read_bytes()).hexdigest()[:12]
+
+    def folder(name: str, seed: int) -> Path:
+        return work / "-".join([name, *([own] if known[name].own else []), str(seed)])
+
     torch.set_num_threads(1)
     with threadpool_limits(1):
         rows = [
@@ -192,7 +196,7 @@ def main(
             for seed in range(repeats)
             for name in chosen
             for row in run(name, known[name], subjects, conditions, seconds, seed,
-                           peer_evaluations, work / f"{name}-{seed}")
+                           peer_evaluations, folder(name, seed))
         ]  # fmt: skip
         results = _judged(rows, subjects, val, test, conditions, derivatives)
         report: dict[str, Any] = {
