@@ -47,6 +47,8 @@ class GeneratorConfig:
     space : grid of its volumes.
     maps : names of its maps, in channel order.
     coverage : whom it was trained on.
+    drop_condition : share of training volumes whose condition was withheld from the network; 0:
+        it has no null token and cannot be guided.
     provenance : where it comes from (data, parameters, run); not part of its digest.
     """
 
@@ -56,6 +58,7 @@ class GeneratorConfig:
     network: NetworkConfig
     path: PathConfig
     coverage: Coverage
+    drop_condition: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
@@ -79,7 +82,9 @@ class Generator:
     ) -> None:
         self.config = config
         self.prior = prior
-        self.denoiser = denoiser or Denoiser(config.dim, prior, config.network, config.path)
+        self.denoiser = denoiser or Denoiser(
+            config.dim, prior, config.network, config.path, config.drop_condition > 0
+        )
         self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
     @property
@@ -123,19 +128,24 @@ class Generator:
         steps: int = 16,
         on_step: OnStep | None = None,
         sampler: SamplerName | None = None,
+        guidance: float = 1.0,
     ) -> Array:
         """Draw one volume per condition.
 
-        A sample is fixed by its condition, seed, steps and sampler alone: neither the other
-        samples nor their order change it. Another number of torch threads, or another processor,
-        may round otherwise (about 1e-6); who needs equal bytes fixes the threads, as `serving`
-        does.
+        A sample is fixed by its condition, seed, steps, sampler and guidance alone: neither the
+        other samples nor their order change it. Another number of torch threads, or another
+        processor, may round otherwise (about 1e-6); who needs equal bytes fixes the threads, as
+        `serving` does.
 
         Parameters
         ----------
-        steps : network evaluations per sample.
-        on_step : called with (evaluations done, evaluations in all).
+        steps : network evaluations per sample; twice as many with a guidance other than 1.
+        on_step : called with (steps done, steps in all).
         sampler : another than the generator's own.
+        guidance : factor on what the network makes of the condition, see `Estimate.guided`.
+            The volume is the conditional mean and a residual around it. The mean, which carries
+            most of age and sex, and the closed-form Gaussian are not touched: guidance amplifies
+            what the network adds for the condition beyond that regression.
 
         Returns
         -------
@@ -144,7 +154,14 @@ class Generator:
         Raises
         ------
         ValueError : if conditions and seeds differ in number, or steps < 1.
+        UserError : if a guidance other than 1 is asked of a generator without a null token.
         """
+        if guidance != 1 and not self.denoiser.null_token:
+            raise UserError(
+                f"guidance {guidance:g} needs a generator that was trained with conditions "
+                "withheld, this one was not: set loop.drop_condition of its section of "
+                "params.yaml (0.1, say) and train again, or leave guidance at 1"
+            )
         if len(conditions) != len(seeds):
             raise ValueError(
                 f"expected one seed per condition, got {len(conditions)}, {len(seeds)}"
@@ -162,7 +179,11 @@ class Generator:
                     tell(base + step, total)
 
             drawn = self._draw(
-                [conditions[i] for i in chosen], [seeds[i] for i in chosen], chosen_sampler, report
+                [conditions[i] for i in chosen],
+                [seeds[i] for i in chosen],
+                chosen_sampler,
+                report,
+                guidance,
             )
             out[start : start + _TOGETHER] = drawn[: len(seeds) - start]
         return out
@@ -173,6 +194,7 @@ class Generator:
         seeds: Sequence[int],
         sampler: Sampler,
         on_step: OnStep | None,
+        guidance: float,
     ) -> Array:
         device = self.denoiser.mask.device
         shape = (self.prior.channels, *self.space.shape)
@@ -189,6 +211,10 @@ class Generator:
         def denoise(x: Tensor, t: float) -> Estimate:
             time = torch.full((len(x),), t, device=device)
             estimate: Estimate = self.denoiser(x, time, condition, mean)
+            if guidance != 1:
+                everyone = torch.ones(len(x), dtype=torch.bool, device=device)
+                null = self.denoiser(x, time, condition, mean, withheld=everyone)
+                estimate = estimate.guided(null, guidance)
             return estimate.bounded(FARTHEST) if self.config.path.unbounded else estimate
 
         with torch.inference_mode():
@@ -264,7 +290,7 @@ class Generator:
     def _prior(self) -> dict[str, Tensor]:
         parts: dict[str, Any] = {
             f"prior.{name}": getattr(self.prior, name)
-            for name in ("coefficients", "mask", "scale", "knots", "gain")
+            for name in ("coefficients", "mask", "scale", "knots", "gain", "centre")
         }
         for name in ("power", "modes", "variance"):
             parts[f"covariance.{name}"] = getattr(self.prior.covariance, name)
@@ -289,6 +315,7 @@ def _to_json(config: GeneratorConfig) -> dict[str, Any]:
         ],
         "network": asdict(config.network),
         "path": asdict(config.path),
+        "drop_condition": config.drop_condition,
     }
     coverage = config.coverage.to_json()
     return {"identity": identity, "coverage": coverage, "provenance": config.provenance}
@@ -311,5 +338,6 @@ def _from_json(content: dict[str, Any]) -> GeneratorConfig:
         network=parse(NetworkConfig, identity["network"], "network"),
         path=parse(PathConfig, identity["path"], "path"),
         coverage=Coverage.from_json(content.get("coverage", {})),
+        drop_condition=identity["drop_condition"],
         provenance=content["provenance"],
     )

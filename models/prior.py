@@ -48,6 +48,7 @@ class Prior:
     covariance : of r.
     gain : (C,), factor on the mean. One for a base generator; an adapter learns another
         site's, since scanners differ first of all by a factor on FA and on MD.
+    centre : (4,), mean regressors of the training subjects.
     """
 
     coefficients: Array
@@ -56,6 +57,7 @@ class Prior:
     knots: Array
     covariance: Covariance
     gain: Array
+    centre: Array
 
     @classmethod
     def fit(
@@ -91,6 +93,7 @@ class Prior:
             knots=knots,
             covariance=Covariance.fit(normal, mask, scale, _warps(mean, scale, mask)),
             gain=np.ones(channels, dtype=np.float32),
+            centre=rows.mean(axis=0),
         )
 
     @property
@@ -101,6 +104,11 @@ class Prior:
     def mean(self, conditions: Sequence[Condition]) -> Array:
         """Expected encoded volumes, (n, C, X, Y, Z)."""
         base = np.tensordot(design(conditions), self.coefficients, axes=1)
+        return (base * self.gain[:, None, None, None]).astype(np.float32)
+
+    def average(self) -> Array:
+        """Expected encoded volume of a training subject of whom nothing is known, (C, X, Y, Z)."""
+        base = np.tensordot(self.centre, self.coefficients, axes=1)
         return (base * self.gain[:, None, None, None]).astype(np.float32)
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:

@@ -124,6 +124,7 @@ def untrained(
         network=settings.network,
         path=settings.path,
         coverage=Coverage.of(subjects.conditions),
+        drop_condition=settings.loop.drop_condition,
     )
     return Generator(config, prior)
 
