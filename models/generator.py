@@ -129,6 +129,7 @@ class Generator:
         on_step: OnStep | None = None,
         sampler: SamplerName | None = None,
         guidance: float = 1.0,
+        masks: NDArray[np.bool_] | None = None,
     ) -> Array:
         """Draw one volume per condition.
 
@@ -146,6 +147,10 @@ class Generator:
             The volume is the conditional mean and a residual around it. The mean, which carries
             most of age and sex, and the closed-form Gaussian are not touched: guidance amplifies
             what the network adds for the condition beyond that regression.
+        masks : (n, X, Y, Z), brains that the volumes are to have, instead of random ones. The
+            outline is a channel of what is generated and is held at the mask's level set on the
+            way; FA and MD follow it. Where that set lies beyond 3 standard deviations of the
+            training subjects', at their condition, FA and MD follow the nearest one within.
 
         Returns
         -------
@@ -154,7 +159,8 @@ class Generator:
         Raises
         ------
         ValueError : if conditions and seeds differ in number, or steps < 1.
-        UserError : if a guidance other than 1 is asked of a generator without a null token.
+        UserError : if a guidance other than 1 is asked of a generator without a null token, or
+            a mask is on another grid, empty, or outside of what the generator can reach.
         """
         if guidance != 1 and not self.denoiser.null_token:
             raise UserError(
@@ -166,6 +172,7 @@ class Generator:
             raise ValueError(
                 f"expected one seed per condition, got {len(conditions)}, {len(seeds)}"
             )
+        levels = None if masks is None else self._levels(masks, len(seeds))
         out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
         total = steps * -(-len(seeds) // _TOGETHER)
         chosen_sampler = self._sampler(sampler or self.config.path.sampler, steps)
@@ -184,6 +191,7 @@ class Generator:
                 chosen_sampler,
                 report,
                 guidance,
+                None if levels is None else levels[chosen],
             )
             out[start : start + _TOGETHER] = drawn[: len(seeds) - start]
         return out
@@ -195,6 +203,7 @@ class Generator:
         sampler: Sampler,
         on_step: OnStep | None,
         guidance: float,
+        levels: Array | None,
     ) -> Array:
         device = self.denoiser.mask.device
         shape = (self.prior.channels, *self.space.shape)
@@ -217,10 +226,38 @@ class Generator:
                 estimate = estimate.guided(null, guidance)
             return estimate.bounded(FARTHEST) if self.config.path.unbounded else estimate
 
+        given = None
+        if levels is not None:
+            encoded = np.zeros((len(levels), *shape), dtype=np.float32)
+            encoded[:, -1] = levels
+            known = self.prior.residual(encoded, conditions)[:, -1:]
+            given = torch.from_numpy(known).to(device)
         with torch.inference_mode():
-            residual = sampler(denoise, draw, self.denoiser.mask, on_step)
+            residual = sampler(denoise, draw, self.denoiser.mask, on_step, given)
         channels = self.prior.volume(residual.cpu().numpy(), conditions)
+        if levels is not None:
+            channels[:, -1] = levels
         return representation.decode(channels, self.maps)
+
+    def _levels(self, masks: NDArray[np.bool_], count: int) -> Array:
+        """Level sets of brain masks, (n, X, Y, Z), once it is clear that they can be had."""
+        expected = (count, *self.space.shape)
+        if masks.shape != expected or masks.dtype != np.bool_:
+            raise UserError(
+                f"expected one boolean mask per volume on the grid {self.space.name}, shape "
+                f"{expected}, found {masks.dtype} of shape {masks.shape}: resample the masks"
+            )
+        for i, mask in enumerate(masks):
+            if not mask.any():
+                raise UserError(f"mask {i} is empty: expected a brain")
+            beyond = int((mask & ~self.prior.mask).sum())
+            if beyond:
+                raise UserError(
+                    f"mask {i}: {beyond} of its {int(mask.sum())} voxels lie where no training "
+                    "subject has brain: register it to the space of the generator, or intersect "
+                    "it with Generator.prior.mask"
+                )
+        return np.stack([representation.level_set(mask) for mask in masks])
 
     def _sampler(self, name: SamplerName, steps: int) -> Sampler:
         key = name, steps, self.denoiser.mask.device  # training moves it
