@@ -122,22 +122,18 @@ def test_other_channels_follow_the_given_one(sampler: SamplerName) -> None:
     """
     path, voxels = Path(PathConfig()), int(np.prod(SHAPE))
     waves = Waves(coupled())
-    given = torch.full((1, 1, *SHAPE), 0.8)
+    given = torch.full((40, 1, *SHAPE), 0.8)
     shared = (400 - 1) / (2 * voxels)
     expected = 0.8 * voxels * shared / (1 + voxels * shared)
     rng = torch.Generator().manual_seed(0)
 
-    sample = Sampler(sampler, path, waves, 16)
-    draws = [
-        sample(
-            lambda x, t: gaussian(path, waves, x, t),
-            lambda: torch.randn(1, 2, *SHAPE, generator=rng),
-            torch.ones(SHAPE),
-            given=given,
-        )
-        for _ in range(40)
-    ]
-    means = torch.stack(draws)[:, 0, 0].mean(dim=(1, 2, 3))
+    draws = Sampler(sampler, path, waves, 16)(
+        lambda x, t: gaussian(path, waves, x, t),
+        lambda: torch.randn(40, 2, *SHAPE, generator=rng),
+        torch.ones(SHAPE),
+        given=given,
+    )
+    means = draws[:, 0].mean(dim=(1, 2, 3))
     assert float(means.mean()) == pytest.approx(expected, abs=0.05 * expected)
     left = (shared / (1 + voxels * shared) + 1 / voxels) ** 0.5
     assert float(means.std()) == pytest.approx(left, rel=0.25)
