@@ -107,7 +107,7 @@ class Denoiser(nn.Module):
             dims=2 if dim == "2d" else 3,
             in_channels=(2 if self.gaussian else 1) * channels * window + 2 * channels,
             out_channels=channels,
-            condition_size=2 + null_token + (dim == "2d"),
+            condition_size=2 + max(len(prior.sites) - 1, 0) + null_token + (dim == "2d"),
             config=config,
         )
 
@@ -134,7 +134,7 @@ class Denoiser(nn.Module):
         ----------
         noisy : r_t, (B, C, X, Y, Z).
         t : (B,).
-        condition : (B, 2), see `models.generator.condition_vector`.
+        condition : (B, 2 + S), see `models.generator.condition_vector`.
         mean : conditional mean volume, (B, C, X, Y, Z).
         slices : 2D only: (B, S) numbers of the slices to estimate; default all of them.
         withheld : (B,) whether the network sees the null token and the mean over the training

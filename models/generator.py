@@ -24,6 +24,7 @@ from models.config import Dim, NetworkConfig, PathConfig, SamplerName
 from models.coverage import Coverage
 from models.denoiser import Denoiser, Estimate
 from models.field import Covariance
+from models.gaussian import contrasts
 from models.prior import FARTHEST, Prior
 from models.sampler import OnStep, Sampler
 
@@ -62,10 +63,11 @@ class GeneratorConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def condition_vector(conditions: Sequence[Condition]) -> Tensor:
-    """Age and sex as the network reads them, (n, 2), of order one."""
+def condition_vector(conditions: Sequence[Condition], sites: Sequence[str] = ()) -> Tensor:
+    """Age, sex and `models.gaussian.contrasts` of sites as the network reads them, (n, 2 + S)."""
     rows = [((c.age - 50.0) / 20.0, 0.5 if c.sex == "M" else -0.5) for c in conditions]
-    return torch.tensor(rows, dtype=torch.float32)
+    known = torch.tensor(rows, dtype=torch.float32)
+    return torch.cat([known, torch.from_numpy(contrasts(conditions, sites)).float()], dim=1)
 
 
 class Generator:
@@ -111,6 +113,11 @@ class Generator:
     def age_range(self) -> tuple[float, float]:
         """Ages of its training subjects in years, to five years, see `Coverage.ages`."""
         return self.coverage.ages
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites that it can be asked for; empty where it was not told sites."""
+        return self.prior.sites
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -159,8 +166,9 @@ class Generator:
         Raises
         ------
         ValueError : if conditions and seeds differ in number, or steps < 1.
-        UserError : if a guidance other than 1 is asked of a generator without a null token, or
-            a mask is on another grid, empty, or outside of what the generator can reach.
+        UserError : if a site is unknown, a guidance other than 1 is asked of a generator
+            without a null token, or a mask is on another grid, empty, or outside of what the
+            generator can reach.
         """
         if guidance != 1 and not self.denoiser.null_token:
             raise UserError(
@@ -209,7 +217,7 @@ class Generator:
         shape = (self.prior.channels, *self.space.shape)
         # NumPy's stream is fixed across versions and devices, torch's is not.
         streams = [np.random.default_rng(seed) for seed in seeds]
-        condition = condition_vector(conditions).to(device)
+        condition = condition_vector(conditions, self.prior.sites).to(device)
         mean = torch.from_numpy(self.prior.mean(conditions)).to(device)
         self.denoiser.eval()
 
@@ -272,7 +280,7 @@ class Generator:
     @property
     def digest(self) -> str:
         """Short hash of everything that shapes its samples."""
-        content = hashlib.sha256(json.dumps(_to_json(self.config)["identity"]).encode())
+        content = hashlib.sha256(json.dumps(_to_json(self.config, self.sites)["identity"]).encode())
         for name, tensor in sorted({**self._weights(), **self._prior()}.items()):
             content.update(name.encode())
             content.update(tensor.contiguous().numpy().tobytes())
@@ -285,7 +293,7 @@ class Generator:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._weights(), folder / WEIGHTS_FILE)
         save_file(self._prior(), folder / PRIOR_FILE)
-        content = {**_to_json(self.config), "digest": self.digest}
+        content = {**_to_json(self.config, self.sites), "digest": self.digest}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -305,7 +313,8 @@ class Generator:
         try:
             content = json.loads(path.read_text())
             config = _from_json(content)
-            prior = _prior_from(load_file(folder / PRIOR_FILE))
+            sites = tuple(content["identity"]["sites"])
+            prior = _prior_from(load_file(folder / PRIOR_FILE), sites)
             generator = cls(config, prior)
             generator.denoiser.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
@@ -334,15 +343,15 @@ class Generator:
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 
 
-def _prior_from(tensors: dict[str, Tensor]) -> Prior:
+def _prior_from(tensors: dict[str, Tensor], sites: tuple[str, ...]) -> Prior:
     parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}}
     for name, tensor in tensors.items():
         owner, field_name = name.split(".")
         parts[owner][field_name] = tensor.numpy()
-    return Prior(covariance=Covariance(**parts["covariance"]), **parts["prior"])
+    return Prior(covariance=Covariance(**parts["covariance"]), sites=sites, **parts["prior"])
 
 
-def _to_json(config: GeneratorConfig) -> dict[str, Any]:
+def _to_json(config: GeneratorConfig, sites: tuple[str, ...]) -> dict[str, Any]:
     identity = {
         "format": FORMAT,
         "dim": config.dim,
@@ -353,6 +362,7 @@ def _to_json(config: GeneratorConfig) -> dict[str, Any]:
         "network": asdict(config.network),
         "path": asdict(config.path),
         "drop_condition": config.drop_condition,
+        "sites": list(sites),
     }
     coverage = config.coverage.to_json()
     return {"identity": identity, "coverage": coverage, "provenance": config.provenance}

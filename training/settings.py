@@ -60,11 +60,18 @@ class LoopSettings:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """Section `train.2d` or `train.3d`."""
+    """Section `train.2d` or `train.3d`.
+
+    Parameters
+    ----------
+    condition_on_site : tell regression and network the `site` of participants.tsv, so that
+        samples can be asked for one. For cohorts of several scanners.
+    """
 
     network: NetworkConfig
     path: PathConfig
     loop: LoopSettings
+    condition_on_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)
