@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +159,10 @@ class Derivatives:
             out[i] = volume.read_on(path, self.space) > 0
         return out
 
-    def conditions(self, subjects: Sequence[str]) -> list[Condition]:
-        """Age and sex of each subject."""
-        return [self.participant(s).condition for s in subjects]
+    def conditions(self, subjects: Sequence[str], sites: bool = False) -> list[Condition]:
+        """Age and sex of each subject, and its site if asked for."""
+        people = [self.participant(s) for s in subjects]
+        return [replace(p.condition, site=p.site) if sites else p.condition for p in people]
 
     def atlas(self) -> tuple[NDArray[np.int32], dict[int, str]] | None:
         """Labels (X, Y, Z) and their names, or None where the derivatives carry no atlas."""

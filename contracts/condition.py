@@ -1,4 +1,4 @@
-"""What a sample is asked to be: an age and a sex."""
+"""What a sample is asked to be: an age, a sex, a site."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ AGE_LIMITS = (0.0, 120.0)
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Age in years and sex of one subject or sample."""
+    """Age in years and sex of one subject or sample, and where it was scanned.
+
+    Parameters
+    ----------
+    site : None: no particular one, the average of the sites.
+    """
 
     age: float
     sex: Sex
+    site: str | None = None
 
 
 def condition(age: float, sex: str) -> Condition:

@@ -48,6 +48,11 @@ class Estimate(NamedTuple):
         low, high = self.known.clamp(max=-farthest), self.known.clamp(min=farthest)
         return self._replace(clean=self.clean.clamp(low, high))
 
+    def guided(self, null: Estimate, guidance: float) -> Estimate:
+        """With `clean` moved away from that of the null token: null + guidance * (clean - null)
+        (Ho & Salimans 2022, eq. 6, whose w is guidance - 1)."""
+        return self._replace(clean=null.clean + guidance * (self.clean - null.clean))
+
 
 class Denoiser(nn.Module):
     """Estimates the clean residual r_0 from r_t = a r_0 + s eps, eps ~ N(0, 1).
@@ -66,14 +71,26 @@ class Denoiser(nn.Module):
     ----------
     dim : ``2d``: a network over slices, given each slice's neighbours and its position, all
         slices of a volume side by side; ``3d``: a network over the volume.
+    null_token : whether conditions may be withheld. The network then has one more condition
+        entry, which is 1 where age and sex are not told and 0 elsewhere; its weights, one per
+        unit of the first embedding layer, are the learned null token.
     """
 
     mask: Tensor
     scale: Tensor
+    average: Tensor
 
-    def __init__(self, dim: Dim, prior: Prior, config: NetworkConfig, path: PathConfig) -> None:
+    def __init__(
+        self,
+        dim: Dim,
+        prior: Prior,
+        config: NetworkConfig,
+        path: PathConfig,
+        null_token: bool = False,
+    ) -> None:
         super().__init__()
         self.dim: Dim = dim
+        self.null_token = null_token
         self.axis = _AXES[config.plane]
         self.path = Path(path)
         self.gaussian = self.path.config.start == "gaussian"
@@ -82,13 +99,15 @@ class Denoiser(nn.Module):
         self.waves = Waves(prior.covariance)
         peak = prior.scale.max(axis=(1, 2, 3), keepdims=True)
         self.register_buffer("scale", torch.from_numpy(prior.scale / peak))
+        if null_token:
+            self.register_buffer("average", torch.from_numpy(prior.average()))
         # Noisy image, Gaussian estimate if any, conditional mean and local scale.
         window = 2 * _NEIGHBOURS + 1 if dim == "2d" else 1
         self.network = PatchUNet(
             dims=2 if dim == "2d" else 3,
             in_channels=(2 if self.gaussian else 1) * channels * window + 2 * channels,
             out_channels=channels,
-            condition_size=3 if dim == "2d" else 2,
+            condition_size=2 + max(len(prior.sites) - 1, 0) + null_token + (dim == "2d"),
             config=config,
         )
 
@@ -107,6 +126,7 @@ class Denoiser(nn.Module):
         condition: Tensor,
         mean: Tensor,
         slices: Tensor | None = None,
+        withheld: Tensor | None = None,
     ) -> Estimate:
         """Estimate the clean residual.
 
@@ -114,10 +134,16 @@ class Denoiser(nn.Module):
         ----------
         noisy : r_t, (B, C, X, Y, Z).
         t : (B,).
-        condition : (B, 2), see `models.generator.condition_vector`.
+        condition : (B, 2 + S), see `models.generator.condition_vector`.
         mean : conditional mean volume, (B, C, X, Y, Z).
         slices : 2D only: (B, S) numbers of the slices to estimate; default all of them.
+        withheld : (B,) whether the network sees the null token and the mean over the training
+            subjects instead of condition and conditional mean; default none. r_t itself stays
+            relative to the conditional mean.
         """
+        if withheld is not None:
+            mean = torch.where(withheld.view(-1, 1, 1, 1, 1), self.average, mean)
+        condition = self._told(condition, withheld)
         a, s = (part.view(-1, 1, 1, 1, 1) for part in self.path(t))
         through, scale = self.path.scales(a, s)
         if self.gaussian:
@@ -135,6 +161,14 @@ class Denoiser(nn.Module):
         output = output * self.take(self.mask.expand_as(noisy[:, :1]), slices)
         known = start if self.gaussian else torch.zeros_like(start)
         return Estimate(start + scale * output, scale, known, unit)
+
+    def _told(self, condition: Tensor, withheld: Tensor | None) -> Tensor:
+        if not self.null_token:
+            return condition
+        if withheld is None:
+            withheld = torch.zeros(len(condition), dtype=torch.bool, device=condition.device)
+        null = withheld[:, None]
+        return torch.cat([condition.masked_fill(null, 0), null.to(condition.dtype)], dim=1)
 
     def take(self, volumes: Tensor, slices: Tensor | None) -> Tensor:
         """The given (B, S) slices of (B, C, X, Y, Z) volumes; None means all."""

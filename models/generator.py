@@ -24,6 +24,7 @@ from models.config import Dim, NetworkConfig, PathConfig, SamplerName
 from models.coverage import Coverage
 from models.denoiser import Denoiser, Estimate
 from models.field import Covariance
+from models.gaussian import contrasts
 from models.prior import FARTHEST, Prior
 from models.sampler import OnStep, Sampler
 
@@ -47,6 +48,8 @@ class GeneratorConfig:
     space : grid of its volumes.
     maps : names of its maps, in channel order.
     coverage : whom it was trained on.
+    drop_condition : share of training volumes whose condition was withheld from the network; 0:
+        it has no null token and cannot be guided.
     provenance : where it comes from (data, parameters, run); not part of its digest.
     """
 
@@ -56,13 +59,15 @@ class GeneratorConfig:
     network: NetworkConfig
     path: PathConfig
     coverage: Coverage
+    drop_condition: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def condition_vector(conditions: Sequence[Condition]) -> Tensor:
-    """Age and sex as the network reads them, (n, 2), of order one."""
+def condition_vector(conditions: Sequence[Condition], sites: Sequence[str] = ()) -> Tensor:
+    """Age, sex and `models.gaussian.contrasts` of sites as the network reads them, (n, 2 + S)."""
     rows = [((c.age - 50.0) / 20.0, 0.5 if c.sex == "M" else -0.5) for c in conditions]
-    return torch.tensor(rows, dtype=torch.float32)
+    known = torch.tensor(rows, dtype=torch.float32)
+    return torch.cat([known, torch.from_numpy(contrasts(conditions, sites)).float()], dim=1)
 
 
 class Generator:
@@ -79,7 +84,9 @@ class Generator:
     ) -> None:
         self.config = config
         self.prior = prior
-        self.denoiser = denoiser or Denoiser(config.dim, prior, config.network, config.path)
+        self.denoiser = denoiser or Denoiser(
+            config.dim, prior, config.network, config.path, config.drop_condition > 0
+        )
         self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
     @property
@@ -108,6 +115,11 @@ class Generator:
         return self.coverage.ages
 
     @property
+    def sites(self) -> tuple[str, ...]:
+        """Sites that it can be asked for; empty where it was not told sites."""
+        return self.prior.sites
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """Where the generator comes from."""
         return self.config.provenance
@@ -123,19 +135,29 @@ class Generator:
         steps: int = 16,
         on_step: OnStep | None = None,
         sampler: SamplerName | None = None,
+        guidance: float = 1.0,
+        masks: NDArray[np.bool_] | None = None,
     ) -> Array:
         """Draw one volume per condition.
 
-        A sample is fixed by its condition, seed, steps and sampler alone: neither the other
-        samples nor their order change it. Another number of torch threads, or another processor,
-        may round otherwise (about 1e-6); who needs equal bytes fixes the threads, as `serving`
-        does.
+        A sample is fixed by its condition, seed, steps, sampler and guidance alone: neither the
+        other samples nor their order change it. Another number of torch threads, or another
+        processor, may round otherwise (about 1e-6); who needs equal bytes fixes the threads, as
+        `serving` does.
 
         Parameters
         ----------
-        steps : network evaluations per sample.
-        on_step : called with (evaluations done, evaluations in all).
+        steps : network evaluations per sample; twice as many with a guidance other than 1.
+        on_step : called with (steps done, steps in all).
         sampler : another than the generator's own.
+        guidance : factor on what the network makes of the condition, see `Estimate.guided`.
+            The volume is the conditional mean and a residual around it. The mean, which carries
+            most of age and sex, and the closed-form Gaussian are not touched: guidance amplifies
+            what the network adds for the condition beyond that regression.
+        masks : (n, X, Y, Z), brains that the volumes are to have, instead of random ones. The
+            outline is a channel of what is generated and is held at the mask's level set on the
+            way; FA and MD follow it. Where that set lies beyond 3 standard deviations of the
+            training subjects', at their condition, FA and MD follow the nearest one within.
 
         Returns
         -------
@@ -144,11 +166,21 @@ class Generator:
         Raises
         ------
         ValueError : if conditions and seeds differ in number, or steps < 1.
+        UserError : if a site is unknown, a guidance other than 1 is asked of a generator
+            without a null token, or a mask is on another grid, empty, or outside of what the
+            generator can reach.
         """
+        if guidance != 1 and not self.denoiser.null_token:
+            raise UserError(
+                f"guidance {guidance:g} needs a generator that was trained with conditions "
+                "withheld, this one was not: set loop.drop_condition of its section of "
+                "params.yaml (0.1, say) and train again, or leave guidance at 1"
+            )
         if len(conditions) != len(seeds):
             raise ValueError(
                 f"expected one seed per condition, got {len(conditions)}, {len(seeds)}"
             )
+        levels = None if masks is None else self._levels(masks, len(seeds))
         out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
         total = steps * -(-len(seeds) // _TOGETHER)
         chosen_sampler = self._sampler(sampler or self.config.path.sampler, steps)
@@ -162,7 +194,12 @@ class Generator:
                     tell(base + step, total)
 
             drawn = self._draw(
-                [conditions[i] for i in chosen], [seeds[i] for i in chosen], chosen_sampler, report
+                [conditions[i] for i in chosen],
+                [seeds[i] for i in chosen],
+                chosen_sampler,
+                report,
+                guidance,
+                None if levels is None else levels[chosen],
             )
             out[start : start + _TOGETHER] = drawn[: len(seeds) - start]
         return out
@@ -173,12 +210,14 @@ class Generator:
         seeds: Sequence[int],
         sampler: Sampler,
         on_step: OnStep | None,
+        guidance: float,
+        levels: Array | None,
     ) -> Array:
         device = self.denoiser.mask.device
         shape = (self.prior.channels, *self.space.shape)
         # NumPy's stream is fixed across versions and devices, torch's is not.
         streams = [np.random.default_rng(seed) for seed in seeds]
-        condition = condition_vector(conditions).to(device)
+        condition = condition_vector(conditions, self.prior.sites).to(device)
         mean = torch.from_numpy(self.prior.mean(conditions)).to(device)
         self.denoiser.eval()
 
@@ -189,12 +228,44 @@ class Generator:
         def denoise(x: Tensor, t: float) -> Estimate:
             time = torch.full((len(x),), t, device=device)
             estimate: Estimate = self.denoiser(x, time, condition, mean)
+            if guidance != 1:
+                everyone = torch.ones(len(x), dtype=torch.bool, device=device)
+                null = self.denoiser(x, time, condition, mean, withheld=everyone)
+                estimate = estimate.guided(null, guidance)
             return estimate.bounded(FARTHEST) if self.config.path.unbounded else estimate
 
+        given = None
+        if levels is not None:
+            encoded = np.zeros((len(levels), *shape), dtype=np.float32)
+            encoded[:, -1] = levels
+            known = self.prior.residual(encoded, conditions)[:, -1:]
+            given = torch.from_numpy(known).to(device)
         with torch.inference_mode():
-            residual = sampler(denoise, draw, self.denoiser.mask, on_step)
+            residual = sampler(denoise, draw, self.denoiser.mask, on_step, given)
         channels = self.prior.volume(residual.cpu().numpy(), conditions)
+        if levels is not None:
+            channels[:, -1] = levels
         return representation.decode(channels, self.maps)
+
+    def _levels(self, masks: NDArray[np.bool_], count: int) -> Array:
+        """Level sets of brain masks, (n, X, Y, Z), once it is clear that they can be had."""
+        expected = (count, *self.space.shape)
+        if masks.shape != expected or masks.dtype != np.bool_:
+            raise UserError(
+                f"expected one boolean mask per volume on the grid {self.space.name}, shape "
+                f"{expected}, found {masks.dtype} of shape {masks.shape}: resample the masks"
+            )
+        for i, mask in enumerate(masks):
+            if not mask.any():
+                raise UserError(f"mask {i} is empty: expected a brain")
+            beyond = int((mask & ~self.prior.mask).sum())
+            if beyond:
+                raise UserError(
+                    f"mask {i}: {beyond} of its {int(mask.sum())} voxels lie where no training "
+                    "subject has brain: register it to the space of the generator, or intersect "
+                    "it with Generator.prior.mask"
+                )
+        return np.stack([representation.level_set(mask) for mask in masks])
 
     def _sampler(self, name: SamplerName, steps: int) -> Sampler:
         key = name, steps, self.denoiser.mask.device  # training moves it
@@ -209,7 +280,7 @@ class Generator:
     @property
     def digest(self) -> str:
         """Short hash of everything that shapes its samples."""
-        content = hashlib.sha256(json.dumps(_to_json(self.config)["identity"]).encode())
+        content = hashlib.sha256(json.dumps(_to_json(self.config, self.sites)["identity"]).encode())
         for name, tensor in sorted({**self._weights(), **self._prior()}.items()):
             content.update(name.encode())
             content.update(tensor.contiguous().numpy().tobytes())
@@ -222,7 +293,7 @@ class Generator:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(self._weights(), folder / WEIGHTS_FILE)
         save_file(self._prior(), folder / PRIOR_FILE)
-        content = {**_to_json(self.config), "digest": self.digest}
+        content = {**_to_json(self.config, self.sites), "digest": self.digest}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -242,7 +313,8 @@ class Generator:
         try:
             content = json.loads(path.read_text())
             config = _from_json(content)
-            prior = _prior_from(load_file(folder / PRIOR_FILE))
+            sites = tuple(content["identity"]["sites"])
+            prior = _prior_from(load_file(folder / PRIOR_FILE), sites)
             generator = cls(config, prior)
             generator.denoiser.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
@@ -264,22 +336,22 @@ class Generator:
     def _prior(self) -> dict[str, Tensor]:
         parts: dict[str, Any] = {
             f"prior.{name}": getattr(self.prior, name)
-            for name in ("coefficients", "mask", "scale", "knots", "gain")
+            for name in ("coefficients", "mask", "scale", "knots", "gain", "centre")
         }
         for name in ("power", "modes", "variance"):
             parts[f"covariance.{name}"] = getattr(self.prior.covariance, name)
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 
 
-def _prior_from(tensors: dict[str, Tensor]) -> Prior:
+def _prior_from(tensors: dict[str, Tensor], sites: tuple[str, ...]) -> Prior:
     parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}}
     for name, tensor in tensors.items():
         owner, field_name = name.split(".")
         parts[owner][field_name] = tensor.numpy()
-    return Prior(covariance=Covariance(**parts["covariance"]), **parts["prior"])
+    return Prior(covariance=Covariance(**parts["covariance"]), sites=sites, **parts["prior"])
 
 
-def _to_json(config: GeneratorConfig) -> dict[str, Any]:
+def _to_json(config: GeneratorConfig, sites: tuple[str, ...]) -> dict[str, Any]:
     identity = {
         "format": FORMAT,
         "dim": config.dim,
@@ -289,6 +361,8 @@ def _to_json(config: GeneratorConfig) -> dict[str, Any]:
         ],
         "network": asdict(config.network),
         "path": asdict(config.path),
+        "drop_condition": config.drop_condition,
+        "sites": list(sites),
     }
     coverage = config.coverage.to_json()
     return {"identity": identity, "coverage": coverage, "provenance": config.provenance}
@@ -311,5 +385,6 @@ def _from_json(content: dict[str, Any]) -> GeneratorConfig:
         network=parse(NetworkConfig, identity["network"], "network"),
         path=parse(PathConfig, identity["path"], "path"),
         coverage=Coverage.from_json(content.get("coverage", {})),
+        drop_condition=identity["drop_condition"],
         provenance=content["provenance"],
     )

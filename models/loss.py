@@ -15,6 +15,7 @@ def errors(
     condition: Tensor,
     mean: Tensor,
     slices: Tensor | None = None,
+    withheld: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Squared error of the network's output, summed over each image, and the number of values
     summed; (B,) each.
@@ -28,10 +29,10 @@ def errors(
     ----------
     residual, noise : r_0 and eps, (B, C, X, Y, Z).
     t : (B,).
-    condition, mean, slices : as in `Denoiser.forward`.
+    condition, mean, slices, withheld : as in `Denoiser.forward`.
     """
     a, s = (part.view(-1, 1, 1, 1, 1) for part in denoiser.path(t))
-    estimate = denoiser(a * residual + s * noise, t, condition, mean, slices)
+    estimate = denoiser(a * residual + s * noise, t, condition, mean, slices, withheld)
     truth = denoiser.take(residual, slices)
     mask = denoiser.take(denoiser.mask.expand_as(residual[:, :1]), slices)
     error = ((estimate.clean - truth) / estimate.scale) ** 2 * mask

@@ -40,7 +40,7 @@ class Prior:
 
     Parameters
     ----------
-    coefficients : (4, C, X, Y, Z) regression on `models.gaussian.design`, of the channels that
+    coefficients : (4 + S, C, X, Y, Z) regression on `models.gaussian.design`, of the channels that
         `models.representation.encode` gives: maps, then the level set.
     mask : (X, Y, Z), voxels that a brain may reach.
     scale : (C, X, Y, Z), local standard deviation of what the mean leaves over; positive.
@@ -48,6 +48,8 @@ class Prior:
     covariance : of r.
     gain : (C,), factor on the mean. One for a base generator; an adapter learns another
         site's, since scanners differ first of all by a factor on FA and on MD.
+    centre : (4 + S,), mean regressors of the training subjects.
+    sites : that the regression tells apart; empty: none.
     """
 
     coefficients: Array
@@ -56,6 +58,8 @@ class Prior:
     knots: Array
     covariance: Covariance
     gain: Array
+    centre: Array
+    sites: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -63,6 +67,7 @@ class Prior:
         volumes: Array,
         mask: NDArray[np.bool_],
         conditions: Sequence[Condition],
+        sites: tuple[str, ...] = (),
     ) -> Prior:
         """Fit to encoded (n, C, X, Y, Z) volumes inside an (X, Y, Z) mask.
 
@@ -70,8 +75,8 @@ class Prior:
         memory map of any length.
         """
         n, channels = volumes.shape[:2]
-        coefficients = regress(volumes, conditions) * mask
-        rows = design(conditions).astype(np.float32)
+        coefficients = regress(volumes, conditions, sites) * mask
+        rows = design(conditions, sites).astype(np.float32)
 
         def deviation(i: int) -> Array:
             left: Array = (volumes[i] - np.tensordot(rows[i], coefficients, axes=1)) * mask
@@ -93,6 +98,8 @@ class Prior:
             knots=knots,
             covariance=Covariance.fit(normal, mask, scale, displaced(mean, scale, mask)),
             gain=np.ones(channels, dtype=np.float32),
+            centre=rows.mean(axis=0),
+            sites=sites,
         )
 
     @property
@@ -102,7 +109,12 @@ class Prior:
 
     def mean(self, conditions: Sequence[Condition]) -> Array:
         """Expected encoded volumes, (n, C, X, Y, Z)."""
-        base = np.tensordot(design(conditions), self.coefficients, axes=1)
+        base = np.tensordot(design(conditions, self.sites), self.coefficients, axes=1)
+        return (base * self.gain[:, None, None, None]).astype(np.float32)
+
+    def average(self) -> Array:
+        """Expected encoded volume of a training subject of whom nothing is known, (C, X, Y, Z)."""
+        base = np.tensordot(self.centre, self.coefficients, axes=1)
         return (base * self.gain[:, None, None, None]).astype(np.float32)
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:

@@ -64,10 +64,24 @@ def encode(volumes: Array, masks: NDArray[np.bool_], maps: tuple[MapSpec, ...]) 
         for k, spec in enumerate(m for m in maps if m != RD):
             values = eigenvalues.shape(*volume[:3]) if spec == AD else spec.to_network(volume[k])
             out[i, k] = values[tuple(nearest)]
-        # Half a voxel: the rim runs between the last voxel inside and the first outside.
-        signed = np.where(mask, distance_transform_edt(mask) - 0.5, 0.5 - outside)
-        out[i, -1] = np.maximum(signed / _DEPTH, -1)
+        out[i, -1] = _level(mask, outside)
     return out
+
+
+def level_set(mask: NDArray[np.bool_]) -> Array:
+    """The last channel of `encode`, (X, Y, Z), of one brain mask."""
+    from scipy.ndimage import distance_transform_edt
+
+    return _level(mask, distance_transform_edt(~mask))
+
+
+def _level(mask: NDArray[np.bool_], outside: NDArray[np.float64]) -> Array:
+    from scipy.ndimage import distance_transform_edt
+
+    # Half a voxel: the rim runs between the last voxel inside and the first outside.
+    signed = np.where(mask, distance_transform_edt(mask) - 0.5, 0.5 - outside)
+    level: Array = np.maximum(signed / _DEPTH, -1).astype(np.float32)
+    return level
 
 
 def decode(encoded: Array, maps: tuple[MapSpec, ...]) -> Array:

@@ -32,6 +32,7 @@ class Client:
         *,
         age: float,
         sex: str,
+        site: str | None = None,
         dim: str = "3d",
         seed: int = 0,
         steps: int = STEPS,
@@ -47,6 +48,7 @@ class Client:
         asked = {
             "age": age,
             "sex": sex,
+            "site": site,
             "dim": dim,
             "seed": seed,
             "steps": steps,

@@ -18,6 +18,7 @@ from contracts.errors import UserError
 
 if TYPE_CHECKING:
     from cohort.derivatives import Participant
+    from serving.messages import SampleRequest
     from serving.sampling import Model
 
 # A new stream of volumes; the evaluation's samples start elsewhere.
@@ -31,6 +32,7 @@ _SEED = 1_000_000
               help="Instead of --count: a table (.tsv) with participant_id, age, sex.")  # fmt: skip
 @click.option("--seed", default=_SEED, show_default=True, help="Of the first; they count up.")
 @click.option("--steps", type=int, help="Steps of the sampler  [default: 16]")
+@click.option("--site", help="Of generators that were told sites  [default: their average]")
 @click.option("--model", type=click.Path(path_type=Path), help="Folder  [default: champion]")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def main(
@@ -39,6 +41,7 @@ def main(
     people: Path | None,
     seed: int,
     steps: int | None,
+    site: str | None,
     model: Path | None,
     output: Path,
 ) -> None:
@@ -49,11 +52,14 @@ def main(
         raise UserError("expected either --count or --people")
     found = champion_model("2d" if dim == "2d" else "3d") if model is None else folder_model(model)
     if count is not None:
-        asked = spread(count, found.generator.age_range)
+        coverage = found.generator.coverage
+        asked = spread(count, coverage.sites.get(site or "", coverage).well_covered)
     else:
         assert people is not None
         asked = read_people(people)
-    write(found, asked, output, seed, {} if steps is None else {"steps": steps})
+    options = {"steps": steps, "site": site}
+    given = {name: value for name, value in options.items() if value is not None}
+    write(found, asked, output, seed, given)
     say(f"{len(asked)} synthetic subjects in {output}: judge them with")
     click.echo(f"python -m evaluation audit {output} --train REAL_TRAIN --test REAL_TEST")
 
@@ -141,7 +147,7 @@ def write(
         ]
         records = [path.with_name(path.name.replace(".nii.gz", ".json")) for path in paths]
         if all(record.exists() for record in records):
-            _check(records[0], model, request.seed, request.steps)
+            _check(records[0], model, request)
             continue
         samples = sample_maps(model, request, maps)
         mask = np.zeros(space.shape, dtype=np.bool_)
@@ -159,13 +165,17 @@ def write(
         say(f"warning: {warning}")
 
 
-def _check(record: Path, model: Model, seed: int, steps: int) -> None:
+def _check(record: Path, model: Model, request: SampleRequest) -> None:
     recipe = json.loads(record.read_text())
-    found = recipe["ModelDigest"], recipe["Seeds"], recipe["Steps"]
-    if found != (model.digest, [seed], steps):
+    found = recipe["ModelDigest"], recipe["Seeds"], recipe["Steps"], recipe.get("Site")
+    asked = model.digest, request.seeds, request.steps, request.site
+    if found != asked:
+        told = [
+            f"{made} with seeds {seeds}, {steps} steps, site {site}"
+            for made, seeds, steps, site in (found, asked)
+        ]
         raise UserError(
-            f"{record.parent} was made by {found[0]} with seeds {found[1]} and {found[2]} steps, "
-            f"not by {model.digest} with [{seed}] and {steps}: name an empty folder"
+            f"{record.parent} was made by {told[0]}, not by {told[1]}: name an empty folder"
         )
 
 

@@ -33,6 +33,9 @@ class SampleRequest(BaseModel):
     dim: Dim = Field(default="3d", description="Generator: by slices or by volume.")
     age: float = Field(ge=AGE_LIMITS[0], le=AGE_LIMITS[1], description="Age in years.")
     sex: Literal["F", "M"] = Field(description="Sex, F or M.")
+    site: str | None = Field(
+        default=None, description="Of generators that were told sites; none: their average."
+    )
     seed: int = Field(default=0, ge=0, le=SEED_LIMIT, description="Fixes the volume.")
     steps: int = Field(default=STEPS, ge=1, le=STEPS_LIMIT, description="Steps of the sampler.")
     map: Literal["fa", "md", "ad", "rd"] = Field(
@@ -43,8 +46,8 @@ class SampleRequest(BaseModel):
 
     @property
     def condition(self) -> Condition:
-        """Age and sex."""
-        return Condition(age=self.age, sex=self.sex)
+        """Age, sex and site."""
+        return Condition(age=self.age, sex=self.sex, site=self.site)
 
     @property
     def seeds(self) -> list[int]:
@@ -56,7 +59,8 @@ class SampleRequest(BaseModel):
         """BIDS subject label that tells what was asked, e.g. ``sub-synth3dage65sexFseed1``."""
         age = f"{self.age:g}".replace(".", "p")
         last = f"to{self.seeds[-1]}" if self.count > 1 else ""
-        return f"sub-synth{self.dim}age{age}sex{self.sex}seed{self.seed}{last}"
+        site = "" if self.site is None else "site" + "".join(filter(str.isalnum, self.site))
+        return f"sub-synth{self.dim}age{age}sex{self.sex}{site}seed{self.seed}{last}"
 
 
 def sample_request(values: dict[str, Any]) -> SampleRequest:

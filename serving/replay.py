@@ -61,6 +61,7 @@ def request_of(recipe: dict[str, Any]) -> SampleRequest:
             "dim": recipe["Dim"],
             "age": recipe["Age"],
             "sex": recipe["Sex"],
+            "site": recipe.get("Site"),
             "seed": recipe["Seeds"][0],
             "steps": recipe["Steps"],
             "map": map_spec(recipe["Parameter"]).name,

@@ -21,6 +21,7 @@ from contracts.errors import UserError
 @click.option("--dim", help="2d or 3d  [default: 3d]")
 @click.option("--age", type=float, help="Years.")
 @click.option("--sex", help="F or M.")
+@click.option("--site", help="Of generators that were told sites  [default: their average]")
 @click.option("--seed", type=int, help="Fixes the volume  [default: 0]")
 @click.option("--steps", type=int, help="Steps of the sampler  [default: 16]")
 @click.option("--map", help="fa, md, ad or rd  [default: fa]")

@@ -159,6 +159,7 @@ def _recipe(model: Model, request: SampleRequest, threads: int) -> dict[str, Any
         "Space": model.generator.space.name,
         "Age": request.age,
         "Sex": request.sex,
+        **({} if request.site is None else {"Site": request.site}),
         "Seeds": request.seeds,
         "Steps": request.steps,
         "Precision": "float32",

@@ -95,11 +95,13 @@ def adapt_generator(
     encoded = original.encode(data.train.volumes, data.train.masks)
     if settings.site_gain:
         prior = prior.with_gain(encoded, data.train.conditions)
-    denoiser = Denoiser(original.dim, prior, original.config.network, original.config.path)
+    config = original.config
+    denoiser = Denoiser(
+        original.dim, prior, config.network, config.path, original.denoiser.null_token
+    )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     coverage = Coverage.of(data.train.conditions)
-    config = replace(original.config, coverage=coverage, provenance={})
-    generator = Generator(config, prior, denoiser)
+    generator = Generator(replace(config, coverage=coverage, provenance={}), prior, denoiser)
     adapter = build(settings.method, {"rank": settings.rank, "targets": settings.targets})
     adapter.inject(denoiser.network, settings.seed)
     trainable = sum(p.numel() for p in adapter.trainable())
@@ -109,7 +111,8 @@ def adapt_generator(
         denoiser,
         adapter.trainable(),
         Residuals.of(prior, encoded, data.train.conditions, work),
-        settings.loop,
+        # The null token has to follow the weights around it.
+        replace(settings.loop, drop_condition=config.drop_condition),
         work,
         stage.Curve(run, work / "curve.csv"),
         lambda step: stage.preview(run, generator, step),

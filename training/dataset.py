@@ -72,8 +72,14 @@ class Part:
     digest: str
 
     @classmethod
-    def find(cls, derivatives: Path, split: Path, group: str, part: str) -> Part:
+    def find(
+        cls, derivatives: Path, split: Path, group: str, part: str, sites: bool = False
+    ) -> Part:
         """One part (train, val or test) of a group (base or target).
+
+        Parameters
+        ----------
+        sites : whether the conditions name the subjects' sites.
 
         Raises
         ------
@@ -88,7 +94,7 @@ class Part:
             )
         if not ids:
             raise UserError(f"{split}: no subjects in {group}-{part}: raise its share in split")
-        conditions = tuple(cohort.conditions(ids))
+        conditions = tuple(cohort.conditions(ids, sites))
         content = hashlib.sha256(repr((ids, conditions)).encode())
         for subject in ids:
             names = [map_name(subject, cohort.space, spec) for spec in cohort.maps]
@@ -164,9 +170,9 @@ class Residuals:
     Parameters
     ----------
     residual : (n, C, X, Y, Z), see `models.prior.Prior`; a memory map, or an array.
-    coefficients : (4, C, X, Y, Z), of the conditional mean.
-    design : (n, 4), see `models.gaussian.design`.
-    condition : (n, 2).
+    coefficients : (4 + S, C, X, Y, Z), of the conditional mean.
+    design : (n, 4 + S), see `models.gaussian.design`.
+    condition : (n, 2 + S).
     """
 
     residual: Array
@@ -193,15 +199,15 @@ class Residuals:
         return cls(
             residual=np.load(work / _RESIDUAL, mmap_mode="r"),
             coefficients=torch.from_numpy(prior.coefficients * prior.gain[:, None, None, None]),
-            design=torch.from_numpy(design(conditions).astype(np.float32)),
-            condition=condition_vector(conditions),
+            design=torch.from_numpy(design(conditions, prior.sites).astype(np.float32)),
+            condition=condition_vector(conditions, prior.sites),
         )
 
     def __len__(self) -> int:
         return len(self.residual)
 
     def rows(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals (B, C, X, Y, Z), conditions (B, 2) and mean volumes (B, C, X, Y, Z)."""
+        """Residuals (B, C, X, Y, Z), conditions (B, 2 + S) and mean volumes (B, C, X, Y, Z)."""
         residual = torch.from_numpy(np.array(self.residual[chosen.numpy()]))
         mean = torch.tensordot(self.design[chosen], self.coefficients, dims=1)
         return residual, self.condition[chosen], mean

@@ -206,7 +206,10 @@ def _batch(
     if denoiser.dim == "2d" and settings.slices:
         size = (settings.batch, settings.slices)
         slices = torch.randint(residual.shape[denoiser.axis], size, generator=generator)
-    batch = (residual, t, noise, condition, mean, slices)
+    withheld = None
+    if settings.drop_condition:
+        withheld = torch.rand(settings.batch, generator=generator) < settings.drop_condition
+    batch = (residual, t, noise, condition, mean, slices, withheld)
     return tuple(None if b is None else b.to(device, non_blocking=True) for b in batch)
 
 

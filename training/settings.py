@@ -22,6 +22,9 @@ class LoopSettings:
     learning_rate : reached after `warmup` steps, held to half of the steps, then let fall to
         zero along a cosine.
     ema : decay of the exponential moving average of the weights; this average is the result.
+    drop_condition : share of volumes whose condition is withheld, so that the network also learns
+        what holds for everybody and samples can be guided (Ho & Salimans 2022, algorithm 1); 0.1
+        is usual. 0, the default: never, all steps are spent on the conditions.
     checkpoint_every : steps between checkpoints.
     recompute : keep a third of the activations and compute the others again, see
         `models.network.PatchUNet.recompute`; for volumes that a GPU's memory cannot hold.
@@ -38,6 +41,7 @@ class LoopSettings:
     weight_decay: float = 1e-4
     clip: float = 1.0
     ema: float = 0.999
+    drop_condition: float = 0.0
     seed: int = 0
     checkpoint_every: int = 100
     recompute: bool = False
@@ -50,15 +54,24 @@ class LoopSettings:
             raise ValueError("slices must be at least 0, which means all")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
             raise ValueError("expected 0 < learning_rate < 1 and 0 <= ema < 1")
+        if not 0 <= self.drop_condition < 1:
+            raise ValueError("expected 0 <= drop_condition < 1")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """Section `train.2d` or `train.3d`."""
+    """Section `train.2d` or `train.3d`.
+
+    Parameters
+    ----------
+    condition_on_site : tell regression and network the `site` of participants.tsv, so that
+        samples can be asked for one. For cohorts of several scanners.
+    """
 
     network: NetworkConfig
     path: PathConfig
     loop: LoopSettings
+    condition_on_site: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from training.cache import Array
     from training.dataset import Part, Subjects
 
+# A site's difference from the others, and what is left to its subjects' spread.
+_FEWEST_OF_SITE = 5
 # In the work folder: the untrained generator and the trained one.
 _START, _TRAINED = "start", "trained"
 
@@ -52,7 +56,8 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     from services.compute.group import together
     from training import dataset, stage
 
-    part = dataset.Part.find(stage.DERIVATIVES, stage.SPLIT, "base", "train")
+    sites = settings.condition_on_site
+    part = dataset.Part.find(stage.DERIVATIVES, stage.SPLIT, "base", "train", sites)
     out = stage.MODELS / dim / "base"
     with stage.work_folder(f"train-{dim}", settings, part.digest) as work:
         run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name)
@@ -106,6 +111,10 @@ def untrained(
     ----------
     settings : the seed of its loop fixes the network's weights.
     encoded : the subjects' volumes as generators see them, (n, C, X, Y, Z).
+
+    Raises
+    ------
+    UserError : if sites are to be told apart and there is one, or one of too few subjects.
     """
     import torch
 
@@ -115,7 +124,8 @@ def untrained(
     from models.prior import Prior
 
     reach = representation.reach(representation.brain(volume) for volume in encoded)
-    prior = Prior.fit(encoded, reach, subjects.conditions)
+    sites = _sites(subjects.conditions) if settings.condition_on_site else ()
+    prior = Prior.fit(encoded, reach, subjects.conditions, sites)
     torch.manual_seed(settings.loop.seed)
     config = GeneratorConfig(
         dim=dim,
@@ -124,8 +134,21 @@ def untrained(
         network=settings.network,
         path=settings.path,
         coverage=Coverage.of(subjects.conditions),
+        drop_condition=settings.loop.drop_condition,
     )
     return Generator(config, prior)
+
+
+def _sites(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    counts = Counter(c.site for c in conditions if c.site is not None)
+    found = ", ".join(f"{site} ({n})" for site, n in sorted(counts.items())) or "none"
+    if len(counts) < 2 or min(counts.values()) < _FEWEST_OF_SITE:
+        raise UserError(
+            f"condition_on_site: expected two sites or more of {_FEWEST_OF_SITE} training subjects "
+            f"or more, found {found}: set it to false, or give small sites one name in "
+            "participants.tsv"
+        )
+    return tuple(sorted(counts))
 
 
 def fit_base(task: Task) -> float:

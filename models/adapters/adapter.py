@@ -189,7 +189,9 @@ def apply(path: Path, base: Generator) -> Generator:
             "the base it was trained on, or adapt again"
         )
     prior: Prior = replace(base.prior, gain=tensors.pop("prior.gain").numpy())
-    denoiser = Denoiser(base.dim, prior, base.config.network, base.config.path)
+    denoiser = Denoiser(
+        base.dim, prior, base.config.network, base.config.path, base.denoiser.null_token
+    )
     denoiser.network.load_state_dict(base.denoiser.network.state_dict())
     adapter = build(description["method"], description["settings"])
     adapter.inject(denoiser.network)

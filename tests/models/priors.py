@@ -25,6 +25,7 @@ def prior_of(covariance: Covariance) -> Prior:
         ),
         covariance=covariance,
         gain=np.ones(2, dtype=np.float32),
+        centre=np.array([1, 0, 0, 0], dtype=np.float32),
     )
 
 

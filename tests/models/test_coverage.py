@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,28 @@ def test_near_counts_ten_years_of_one_sex() -> None:
     assert COVERAGE.near(Condition(47.3, "M")) == pytest.approx(10)
     assert COVERAGE.near(Condition(60, "M")) == pytest.approx(5)
     assert COVERAGE.near(Condition(80, "F")) == pytest.approx(5)
+
+
+def test_what_is_well_covered_warns_for_nobody() -> None:
+    first, last = COVERAGE.well_covered
+    assert (first, last) == (38, 62)  # the men's ages, and two years beyond
+    for age in (first, last):
+        assert all(COVERAGE.warning(Condition(age, sex)) is None for sex in ("F", "M"))
+    women = Coverage.of(c for c in PEOPLE if c.sex == "F")
+    assert women.well_covered == (23, 77)  # of 20 to 80
+    assert Coverage().well_covered == (0, 0)
+
+
+def test_sites_are_covered_one_by_one() -> None:
+    people = [replace(c, site="A" if c.age < 50 else "B") for c in PEOPLE]
+    coverage = Coverage.of(people)
+    assert Coverage.from_json(json.loads(json.dumps(coverage.to_json()))) == coverage
+    assert coverage.counts == COVERAGE.counts
+    assert coverage.sites["A"] == Coverage.of(c for c in PEOPLE if c.age < 50)
+    assert coverage.warning(Condition(30, "F")) is None
+    assert coverage.warning(Condition(30, "F", "A")) is None
+    assert str(coverage.warning(Condition(30, "F", "B"))).startswith("site B: age 30 is outside")
+    assert "no training subjects of site C" in str(coverage.warning(Condition(30, "F", "C")))
 
 
 def test_counts_are_all_that_is_kept(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_untrained_denoiser_has_the_score_of_the_gaussian(name: PathName) -> Non
         knots=np.zeros((9, 1, *small), dtype=np.float32),
         covariance=stationary(waves.power.numpy()),
         gain=np.ones(1, dtype=np.float32),
+        centre=np.array([1, 0, 0, 0], dtype=np.float32),
     )
     network = NetworkConfig(channels=(16,), attention=False)
     denoiser = Denoiser("3d", prior, network, PathConfig(path=name))

@@ -39,6 +39,7 @@ def tiny_generator(
     trained: bool = True,
     path: PathConfig = PATH,
     network: NetworkConfig = NETWORK,
+    drop_condition: float = 0.0,
 ) -> Generator:
     """A generator whose network has random weights everywhere, or is untrained."""
     volumes, masks, people = tiny_volumes(24)
@@ -49,6 +50,7 @@ def tiny_generator(
         network=network,
         path=path,
         coverage=Coverage.of(people),
+        drop_condition=drop_condition,
     )
     torch.manual_seed(seed)
     encoded = representation.encode(volumes, masks, (FA, MD))

@@ -73,6 +73,18 @@ def test_what_is_there_stays_and_what_is_cut_short_is_made_again(
     assert "name an empty folder" in told
 
 
+def test_ages_are_ages_trained_on(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+    out = tmp_path / "synthetic"
+    code, _, told = run("--count", "2", "--steps", "1", "--output", out)
+    assert (code, "warning" in told) == (0, False)
+
+
+def test_an_unknown_site_is_told(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+    code, _, told = run("--count", "1", "--site", "Mars", "--output", tmp_path / "synthetic")
+    assert code == 2
+    assert "unknown site 'Mars'" in told
+
+
 def test_ages_fill_the_range_and_both_sexes_are_there() -> None:
     people = spread(4, (20, 80))
     assert [p.age for p in people] == [27.5, 42.5, 57.5, 72.5]

@@ -53,16 +53,21 @@ def run(
     return seen
 
 
-@pytest.mark.parametrize(("dim", "accumulate"), [("2d", 1), ("3d", 1), ("2d", 3)])
+@pytest.mark.parametrize(
+    ("dim", "accumulate", "drop"),
+    [("2d", 1, 0.0), ("3d", 1, 0.0), ("2d", 3, 0.0), ("2d", 1, 0.5), ("3d", 1, 0.5)],
+)
 def test_resumed_equals_uninterrupted(
-    dim: Literal["2d", "3d"], accumulate: int, tmp_path: Path
+    dim: Literal["2d", "3d"], accumulate: int, drop: float, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, accumulate=accumulate)
-    whole, broken = (tiny_generator(dim, trained=False) for _ in range(2))
+    settings = replace(SETTINGS, accumulate=accumulate, drop_condition=drop)
+    whole, broken = (tiny_generator(dim, trained=False, drop_condition=drop) for _ in range(2))
     run(whole, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run(broken, settings, tmp_path / "broken", stop_at=6)
-    again = tiny_generator(dim, trained=False, seed=99)  # only the checkpoint knows the weights
+    again = tiny_generator(
+        dim, trained=False, seed=99, drop_condition=drop
+    )  # only the checkpoint knows the weights
     run(again, settings, tmp_path / "broken")
     assert again.digest == whole.digest
 
@@ -150,9 +155,25 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
 def test_slices_are_drawn_from_the_whole_axis_of_the_plane(tmp_path: Path) -> None:
     generator = tiny_generator("2d", network=replace(NETWORK, plane="coronal"))
     data, settings = data_of(generator, tmp_path), replace(SETTINGS, slices=64)
-    slices = _batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[-1]
+    slices = _batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[5]
     assert slices is not None
     assert {int(k) for k in slices.flatten()} == set(range(generator.space.shape[1]))
+
+
+def test_conditions_are_withheld_as_often_as_asked(tmp_path: Path) -> None:
+    generator = tiny_generator("3d", drop_condition=0.2)
+    data, cpu = data_of(generator, tmp_path), torch.device("cpu")
+    settings = replace(SETTINGS, batch=8, drop_condition=0.2)
+    told = [_batch(data, generator.denoiser, settings, step, 0, cpu)[-1] for step in range(250)]
+    assert float(torch.stack([w.float() for w in told if w is not None]).mean()) == pytest.approx(
+        0.2, abs=0.03
+    )
+    never = replace(settings, drop_condition=0.0)
+    plain, dropping = (_batch(data, generator.denoiser, s, 0, 0, cpu) for s in (never, settings))
+    assert plain[-1] is None
+    for one, other in zip(plain[:5], dropping[:5], strict=True):
+        assert one is not None
+        assert torch.equal(one, other)  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:

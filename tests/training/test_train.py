@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contracts.condition import Condition
 from contracts.errors import UserError
 from models.config import NetworkConfig, PathConfig
 from models.generator import Generator
@@ -87,3 +88,23 @@ def test_workers_share_the_cluster() -> None:
         _share(Cluster(True, 9, 4), 5)
     with pytest.raises(UserError, match="as many CPUs"):
         _share(Cluster(True, 2, 0), 3)
+
+
+def test_sites_and_withheld_conditions_are_trained(project: Path) -> None:
+    write_cohort(project / "data", sites=("north", "north", "south", "south"))
+    loop = replace(SETTINGS.loop, steps=2, drop_condition=0.5)
+    train("2d", replace(SETTINGS, loop=loop, condition_on_site=True))
+    generator = Generator.load(project / "data/models/2d/base")
+    assert generator.sites == ("north", "south")
+    assert generator.config.drop_condition == 0.5
+    people = [Condition(50, "F", site) for site in ("north", "south", None)]
+    volumes = generator.sample(people, [1, 1, 1], 1, guidance=2.0)
+    assert not np.array_equal(volumes[0], volumes[1])
+    assert set(generator.coverage.sites) == {"north", "south"}
+
+
+@pytest.mark.parametrize("sites", [("one",), ("one", *["other"] * 23)])
+def test_sites_that_cannot_be_told_apart_are_refused(project: Path, sites: tuple[str, ...]) -> None:
+    write_cohort(project / "data", sites=sites)
+    with pytest.raises(UserError, match=r"two sites or more .* found (one \(24\)|one \(1\), oth)"):
+        train("2d", replace(SETTINGS, condition_on_site=True))

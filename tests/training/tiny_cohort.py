@@ -18,8 +18,9 @@ from cohort.derivatives import (
 from tests.models.tiny import SPACE, tiny_volumes
 
 
-def write_cohort(data: Path, subjects: int = 24) -> Derivatives:
-    """Write `derivatives/` and `split.json`: all of the group base, all in its part train."""
+def write_cohort(data: Path, subjects: int = 24, sites: tuple[str, ...] = ("one",)) -> Derivatives:
+    """Write `derivatives/` and `split.json`: all of the group base, all in its part train; the
+    sites take turns."""
     root = data / "derivatives"
     volumes, masks, people = tiny_volumes(subjects)
     ids = [f"sub-{i:04d}" for i in range(subjects)]
@@ -27,8 +28,8 @@ def write_cohort(data: Path, subjects: int = 24) -> Derivatives:
     write_participants(
         root,
         [
-            Participant(name, p.age, p.sex, "base", "one")
-            for name, p in zip(ids, people, strict=True)
+            Participant(name, p.age, p.sex, "base", sites[i % len(sites)])
+            for i, (name, p) in enumerate(zip(ids, people, strict=True))
         ],
     )
     (root / SPACE_FILE).write_text(json.dumps(SPACE.to_json()))

@@ -1,0 +1,106 @@
+"""The null token and guidance: what they know, and what they leave alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.condition import Condition
+from contracts.errors import UserError
+from models.denoiser import Estimate
+from models.generator import Generator, condition_vector
+from tests.models.tiny import NETWORK, tiny_generator, tiny_volumes
+
+PEOPLE = [Condition(20, "F"), Condition(80, "M")]
+
+
+@pytest.fixture(scope="module", params=["2d", "3d"])
+def generator(request: pytest.FixtureRequest) -> Generator:
+    return tiny_generator(request.param, drop_condition=0.1)
+
+
+def estimates(generator: Generator, withheld: list[bool] | None) -> Estimate:
+    """Of one noisy volume for two people."""
+    prior = generator.prior
+    shape = (1, prior.channels, *generator.space.shape)
+    noisy = torch.randn(shape, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1, 1)
+    told = None if withheld is None else torch.tensor(withheld)
+    with torch.no_grad():
+        estimate: Estimate = generator.denoiser(
+            noisy,
+            torch.tensor([0.6, 0.6]),
+            condition_vector(PEOPLE),
+            torch.from_numpy(prior.mean(PEOPLE)),
+            withheld=told,
+        )
+    return estimate
+
+
+def test_the_null_branch_knows_nothing_of_the_condition(generator: Generator) -> None:
+    null = estimates(generator, [True, True]).clean
+    assert torch.equal(null[0], null[1])
+    told = estimates(generator, None).clean
+    assert not torch.allclose(told[0], told[1], atol=1e-3)
+    assert torch.equal(estimates(generator, [False, False]).clean, told)
+    mixed = estimates(generator, [False, True]).clean
+    torch.testing.assert_close(mixed[0], told[0])
+    torch.testing.assert_close(mixed[1], null[1])
+
+
+def test_guidance_is_linear_in_the_estimate_and_leaves_the_closed_form(
+    generator: Generator,
+) -> None:
+    told, null = estimates(generator, None), estimates(generator, [True, True])
+    for guidance in (0.0, 1.0, 2.5):
+        found = told.guided(null, guidance)
+        expected = (1 - guidance) * null.clean + guidance * told.clean
+        torch.testing.assert_close(found.clean, expected, atol=1e-5, rtol=1e-4)
+        assert torch.equal(found.known, told.known)
+
+
+def test_guidance_one_is_plain_and_another_is_another(generator: Generator) -> None:
+    calls: list[int] = []
+    hook = generator.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    plain = generator.sample(PEOPLE, [1, 2], 3)
+    np.testing.assert_array_equal(generator.sample(PEOPLE, [1, 2], 3, guidance=1.0), plain)
+    assert len(calls) == 6
+    strong = generator.sample(PEOPLE, [1, 2], 3, guidance=2.0)
+    assert len(calls) == 12
+    hook.remove()
+    assert not np.array_equal(strong, plain)
+    alone = generator.sample(PEOPLE[1:], [2], 3, guidance=2.0)
+    np.testing.assert_array_equal(alone[0], strong[1])
+
+
+@pytest.mark.parametrize("dim", ["2d", "3d"])
+def test_a_generator_that_never_withheld_cannot_be_guided(dim: Literal["2d", "3d"]) -> None:
+    with pytest.raises(UserError, match=r"loop\.drop_condition"):
+        tiny_generator(dim).sample(PEOPLE, [1, 2], 1, guidance=2.0)
+
+
+def test_the_null_token_is_a_vector_of_the_embedding(generator: Generator) -> None:
+    def count(one: Generator) -> int:
+        return sum(p.numel() for p in one.denoiser.network.parameters())
+
+    assert count(generator) - count(tiny_generator(generator.dim)) == 4 * NETWORK.channels[0]
+
+
+def test_the_average_is_that_of_the_training_subjects(generator: Generator) -> None:
+    volumes, masks, _ = tiny_volumes(24)
+    expected = generator.encode(volumes, masks).mean(axis=0)
+    mask = generator.prior.mask
+    np.testing.assert_allclose(generator.prior.average()[:, mask], expected[:, mask], atol=1e-5)
+
+
+def test_saved_with_its_null_token(generator: Generator, tmp_path: Path) -> None:
+    generator.save(tmp_path)
+    loaded = Generator.load(tmp_path)
+    assert loaded.config == generator.config
+    np.testing.assert_array_equal(
+        loaded.sample(PEOPLE, [1, 2], 2, guidance=3.0),
+        generator.sample(PEOPLE, [1, 2], 2, guidance=3.0),
+    )
