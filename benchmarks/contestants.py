@@ -148,7 +148,7 @@ def _ours(dim: Dim, params: Path) -> Callable[[Subjects, Budget, int, Path], Tra
         settings = load(TrainSettings, f"train.{dim}", params)
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
         encoded = subjects.encoded()
-        generator = untrained(dim, settings, subjects, encoded)
+        generator = untrained(dim, settings, subjects, encoded, work / "latents")
         data = Residuals.of(generator.prior, encoded, subjects.conditions, work / "data")
         steps = budget.steps
         if steps is None:

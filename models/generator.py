@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Module
 
 from contracts.condition import Condition
 from contracts.errors import UserError
@@ -20,10 +21,12 @@ from contracts.maps import MapSpec, map_spec
 from contracts.params import parse
 from contracts.space import Space
 from models import representation
-from models.config import Dim, NetworkConfig, PathConfig, SamplerName
+from models.autoencoder import Autoencoder
+from models.config import Dim, LatentConfig, NetworkConfig, PathConfig, SamplerName
 from models.coverage import Coverage
 from models.denoiser import Denoiser, Estimate
 from models.field import Covariance
+from models.latent import LatentPrior
 from models.prior import FARTHEST, Prior
 from models.sampler import OnStep, Sampler
 
@@ -31,6 +34,7 @@ Array = NDArray[np.float32]
 
 FORMAT = 3
 CONFIG_FILE, WEIGHTS_FILE, PRIOR_FILE = "generator.json", "weights.safetensors", "prior.safetensors"
+LATENT_FILE = "latent.safetensors"
 # Volumes are always denoised two at a time, the last one beside itself where it is alone: the
 # sums inside a convolution may be ordered by batch size, and a sample must not depend on that.
 # (PyTorch also takes a path about four times slower for a single volume on CPUs.)
@@ -47,7 +51,12 @@ class GeneratorConfig:
     space : grid of its volumes.
     maps : names of its maps, in channel order.
     coverage : whom it was trained on.
+    latent : 3D only: the autoencoder whose latents the network sees; None: it sees voxels.
     provenance : where it comes from (data, parameters, run); not part of its digest.
+
+    Raises
+    ------
+    ValueError : if it is 2D and latent.
     """
 
     dim: Dim
@@ -56,7 +65,12 @@ class GeneratorConfig:
     network: NetworkConfig
     path: PathConfig
     coverage: Coverage
+    latent: LatentConfig | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.latent is not None and self.dim != "3d":
+            raise ValueError("latents are for 3D: set latent to null")
 
 
 def condition_vector(conditions: Sequence[Condition]) -> Tensor:
@@ -75,11 +89,14 @@ class Generator:
     """
 
     def __init__(
-        self, config: GeneratorConfig, prior: Prior, denoiser: Denoiser | None = None
+        self,
+        config: GeneratorConfig,
+        prior: Prior | LatentPrior,
+        denoiser: Denoiser | None = None,
     ) -> None:
         self.config = config
         self.prior = prior
-        self.denoiser = denoiser or Denoiser(config.dim, prior, config.network, config.path)
+        self.denoiser = denoiser or Denoiser(config.dim, prior.start, config.network, config.path)
         self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
     @property
@@ -115,6 +132,10 @@ class Generator:
     def encode(self, volumes: Array, masks: NDArray[np.bool_]) -> Array:
         """Volumes in physical units as the generator sees them, see `models.representation`."""
         return representation.encode(volumes, masks, self.maps)
+
+    def decode(self, residual: Array, conditions: Sequence[Condition]) -> Array:
+        """Volumes in physical units of what the denoiser makes of these people."""
+        return representation.decode(self.prior.volume(residual, conditions), self.maps)
 
     def sample(
         self,
@@ -175,11 +196,14 @@ class Generator:
         on_step: OnStep | None,
     ) -> Array:
         device = self.denoiser.mask.device
-        shape = (self.prior.channels, *self.space.shape)
+        start = self.prior.start
+        shape = (start.channels, *start.mask.shape)
+        if isinstance(self.prior, LatentPrior):
+            self.prior.autoencoder.to(device)
         # NumPy's stream is fixed across versions and devices, torch's is not.
         streams = [np.random.default_rng(seed) for seed in seeds]
         condition = condition_vector(conditions).to(device)
-        mean = torch.from_numpy(self.prior.mean(conditions)).to(device)
+        mean = torch.from_numpy(start.mean(conditions)).to(device)
         self.denoiser.eval()
 
         def draw() -> Tensor:
@@ -193,8 +217,7 @@ class Generator:
 
         with torch.inference_mode():
             residual = sampler(denoise, draw, self.denoiser.mask, on_step)
-        channels = self.prior.volume(residual.cpu().numpy(), conditions)
-        return representation.decode(channels, self.maps)
+        return self.decode(residual.cpu().numpy(), conditions)
 
     def _sampler(self, name: SamplerName, steps: int) -> Sampler:
         key = name, steps, self.denoiser.mask.device  # training moves it
@@ -210,18 +233,19 @@ class Generator:
     def digest(self) -> str:
         """Short hash of everything that shapes its samples."""
         content = hashlib.sha256(json.dumps(_to_json(self.config)["identity"]).encode())
-        for name, tensor in sorted({**self._weights(), **self._prior()}.items()):
+        parts = {name: part for file in self._files().values() for name, part in file.items()}
+        for name, tensor in sorted(parts.items()):
             content.update(name.encode())
             content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
-        """Write generator.json and two safetensors files into `folder`; nothing is pickled."""
+        """Write generator.json and safetensors files into `folder`; nothing is pickled."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(self._weights(), folder / WEIGHTS_FILE)
-        save_file(self._prior(), folder / PRIOR_FILE)
+        for name, tensors in self._files().items():
+            save_file(tensors, folder / name)
         content = {**_to_json(self.config), "digest": self.digest}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
@@ -243,7 +267,11 @@ class Generator:
             content = json.loads(path.read_text())
             config = _from_json(content)
             prior = _prior_from(load_file(folder / PRIOR_FILE))
-            generator = cls(config, prior)
+            if config.latent is None:
+                generator = cls(config, prior)
+            else:
+                latent = _latent_from(load_file(folder / LATENT_FILE), prior, config.latent)
+                generator = cls(config, latent)
             generator.denoiser.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
@@ -257,18 +285,32 @@ class Generator:
             )
         return generator
 
-    def _weights(self) -> dict[str, Tensor]:
-        state = self.denoiser.network.state_dict()
-        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
-
-    def _prior(self) -> dict[str, Tensor]:
-        parts: dict[str, Any] = {
-            f"prior.{name}": getattr(self.prior, name)
-            for name in ("coefficients", "mask", "scale", "knots", "gain")
+    def _files(self) -> dict[str, dict[str, Tensor]]:
+        """What is saved beside generator.json; no two tensors of all files have the same name."""
+        network = _state(self.denoiser.network)
+        if not isinstance(self.prior, LatentPrior):
+            return {WEIGHTS_FILE: network, PRIOR_FILE: _tensors(self.prior)}
+        latent = {f"autoencoder.{k}": v for k, v in _state(self.prior.autoencoder).items()}
+        latent |= {f"latent.{k}": v for k, v in _tensors(self.prior.start).items()}
+        return {
+            WEIGHTS_FILE: network,
+            PRIOR_FILE: _tensors(self.prior.voxels),
+            LATENT_FILE: latent,
         }
-        for name in ("power", "modes", "variance"):
-            parts[f"covariance.{name}"] = getattr(self.prior.covariance, name)
-        return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
+
+
+def _state(module: Module) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+
+
+def _tensors(prior: Prior) -> dict[str, Tensor]:
+    parts: dict[str, Any] = {
+        f"prior.{name}": getattr(prior, name)
+        for name in ("coefficients", "mask", "scale", "knots", "gain")
+    }
+    for name in ("power", "modes", "variance"):
+        parts[f"covariance.{name}"] = getattr(prior.covariance, name)
+    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 
 
 def _prior_from(tensors: dict[str, Tensor]) -> Prior:
@@ -277,6 +319,15 @@ def _prior_from(tensors: dict[str, Tensor]) -> Prior:
         owner, field_name = name.split(".")
         parts[owner][field_name] = tensor.numpy()
     return Prior(covariance=Covariance(**parts["covariance"]), **parts["prior"])
+
+
+def _latent_from(tensors: dict[str, Tensor], voxels: Prior, config: LatentConfig) -> LatentPrior:
+    def below(name: str) -> dict[str, Tensor]:
+        return {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
+
+    autoencoder = Autoencoder(voxels.channels, config)
+    autoencoder.load_state_dict(below("autoencoder."))
+    return LatentPrior(voxels, autoencoder.eval(), _prior_from(below("latent.")))
 
 
 def _to_json(config: GeneratorConfig) -> dict[str, Any]:
@@ -289,6 +340,7 @@ def _to_json(config: GeneratorConfig) -> dict[str, Any]:
         ],
         "network": asdict(config.network),
         "path": asdict(config.path),
+        "latent": config.latent and asdict(config.latent),
     }
     coverage = config.coverage.to_json()
     return {"identity": identity, "coverage": coverage, "provenance": config.provenance}
@@ -311,5 +363,6 @@ def _from_json(content: dict[str, Any]) -> GeneratorConfig:
         network=parse(NetworkConfig, identity["network"], "network"),
         path=parse(PathConfig, identity["path"], "path"),
         coverage=Coverage.from_json(content.get("coverage", {})),
+        latent=identity["latent"] and parse(LatentConfig, identity["latent"], "latent"),
         provenance=content["provenance"],
     )

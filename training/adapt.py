@@ -95,7 +95,7 @@ def adapt_generator(
     encoded = original.encode(data.train.volumes, data.train.masks)
     if settings.site_gain:
         prior = prior.with_gain(encoded, data.train.conditions)
-    denoiser = Denoiser(original.dim, prior, original.config.network, original.config.path)
+    denoiser = Denoiser(original.dim, prior.start, original.config.network, original.config.path)
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     coverage = Coverage.of(data.train.conditions)
     config = replace(original.config, coverage=coverage, provenance={})
