@@ -33,7 +33,7 @@ Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
 
 _WARM, _TIMED = 2, 10
 # Of the autoencoder of latents, before the network's.
-_FIRST_STEPS = 400
+_FIRST_STEPS = 100
 # Widths at which some dozens of steps fit into a few minutes of one core at 40 x 48 x 40 voxels.
 _NARROW_2D, _NARROW_3D = 4, 8
 
@@ -155,7 +155,7 @@ def _latent(settings: TrainSettings) -> TrainSettings:
     """Latents on the grid of those patches."""
     network = replace(settings.network, patch=1, channels=settings.network.channels[1:])
     loop = LoopSettings(steps=_FIRST_STEPS, batch=settings.loop.batch, learning_rate=2e-3)
-    latent = LatentSettings(LatentConfig(channels=(64,), latents=16, patch=4), loop)
+    latent = LatentSettings(LatentConfig(), loop)
     return replace(settings, network=network, latent=latent)
 
 

@@ -45,10 +45,10 @@ class LatentConfig:
     patch : edge of the space-to-depth patches before the first level.
     """
 
-    channels: tuple[int, ...] = (32, 64)
-    latents: int = 8
+    channels: tuple[int, ...] = (64,)
+    latents: int = 64
     res_blocks: int = 1
-    patch: int = 2
+    patch: int = 4
 
     @property
     def edge(self) -> int:

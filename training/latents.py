@@ -85,7 +85,9 @@ def latent_prior(
         lambda i: np.asarray(autoencoder.encode(residuals[i : i + 1])[0]),
         "latents",
     )
-    start = Prior.fit(latents, np.ones(grid, dtype=bool), conditions)
+    cells = [n for size in grid for n in (size, edge)]
+    reach = np.any(voxels.mask.reshape(cells), axis=(1, 3, 5))
+    start = Prior.fit(latents, reach, conditions)
     return LatentPrior(voxels, autoencoder, start)
 
 
@@ -100,6 +102,7 @@ def _trained(
     loop = settings.loop
     torch.manual_seed(loop.seed)
     autoencoder = Autoencoder(voxels.channels, settings.autoencoder)
+    autoencoder.start(np.array(one) for one in residuals)
 
     def draw(step: int, number: int, device: torch.device) -> tuple[Tensor, ...]:
         generator, source = streams(loop, step, number, device)
