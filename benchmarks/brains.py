@@ -13,7 +13,8 @@ from contracts.space import Space
 from models import representation
 from models.config import NetworkConfig, PathConfig
 from models.coverage import Coverage
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.identity import GeneratorConfig
 from models.prior import Prior
 from training import cache
 from training.dataset import Residuals

@@ -21,17 +21,19 @@ from contracts.maps import MAPS, MapSpec
 from contracts.params import PARAMS_FILE, load
 from evaluation.baseline import gaussian_volumes
 from evaluation.cohort import Cohort
-from models.config import Dim
+from models.config import Dim, LatentConfig
 from models.generator import Generator
 from training.dataset import Residuals, Subjects
 from training.loop import fit
-from training.settings import TrainSettings
+from training.settings import LatentSettings, LoopSettings, TrainSettings
 from training.train import untrained
 
 Array = NDArray[np.float32]
 Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
 
 _WARM, _TIMED = 2, 10
+# Of the autoencoder of latents, before the network's.
+_FIRST_STEPS = 100
 # Widths at which some dozens of steps fit into a few minutes of one core at 40 x 48 x 40 voxels.
 _NARROW_2D, _NARROW_3D = 4, 8
 
@@ -85,6 +87,8 @@ def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dic
     return {
         "ours-2d": Contestant(_ours("2d", params), own=True),
         "ours-3d": Contestant(_ours("3d", params), own=True),
+        "ours-3d-patch4": Contestant(_ours("3d", params, _coarse), own=True),
+        "ours-3d-latent": Contestant(_ours("3d", params, _latent), own=True),
         "gaussian": Contestant(_gaussian),
         "monai-ddpm-2d": _peer(partial(PixelDiffusion, flat)),
         "monai-ddpm-3d": _peer(partial(PixelDiffusion, deep)),
@@ -142,13 +146,31 @@ def fit_steps(
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _ours(dim: Dim, params: Path) -> Callable[[Subjects, Budget, int, Path], Trained]:
+def _coarse(settings: TrainSettings) -> TrainSettings:
+    """Larger patches, and a level less: 10 x 12 x 10 of them can be halved once."""
+    channels = settings.network.channels[1:]
+    return replace(settings, network=replace(settings.network, patch=4, channels=channels))
+
+
+def _latent(settings: TrainSettings) -> TrainSettings:
+    """Latents on the grid of those patches."""
+    network = replace(_coarse(settings).network, patch=1)
+    loop = LoopSettings(steps=_FIRST_STEPS, batch=settings.loop.batch, learning_rate=1e-3)
+    latent = LatentSettings(LatentConfig(), loop)
+    return replace(settings, network=network, latent=latent)
+
+
+def _ours(
+    dim: Dim,
+    params: Path,
+    change: Callable[[TrainSettings], TrainSettings] = lambda settings: settings,
+) -> Callable[[Subjects, Budget, int, Path], Trained]:
     def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
         begun = time.process_time()
-        settings = load(TrainSettings, f"train.{dim}", params)
+        settings = change(load(TrainSettings, f"train.{dim}", params))
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
         encoded = subjects.encoded()
-        generator = untrained(dim, settings, subjects, encoded)
+        generator = untrained(dim, settings, subjects, encoded, work / "latents")
         data = Residuals.of(generator.prior, encoded, subjects.conditions, work / "data")
         steps = budget.steps
         if steps is None:

@@ -54,14 +54,14 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
     return summary([a / b for a, b in zip(first, second, strict=True)])
 
 
-def sampling(dim: Dim, subjects: Subjects, rounds: int = ROUNDS) -> dict[str, Any]:
+def sampling(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS) -> dict[str, Any]:
     """A volume at 16, 8 and 4 evaluations against a DDPM's 1000 evaluations of the same network.
 
     What a DDPM does between the evaluations is not counted, and an untrained network takes as
     long as a trained one.
     """
     settings = load(TrainSettings, f"train.{dim}")
-    generator = untrained(dim, settings, subjects, subjects.encoded())
+    generator = untrained(dim, settings, subjects, subjects.encoded(), work)
     inputs = _network_inputs(generator)
 
     def evaluation() -> float:
@@ -91,7 +91,7 @@ def training_step(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS
     """
     settings = load(TrainSettings, f"train.{dim}")
     encoded = subjects.encoded()
-    generator = untrained(dim, settings, subjects, encoded)
+    generator = untrained(dim, settings, subjects, encoded, work)
     data = Residuals.of(generator.prior, encoded, subjects.conditions, work / dim)
     images = settings.loop.batch * (settings.loop.slices if dim == "2d" else 1)
 

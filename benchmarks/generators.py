@@ -248,7 +248,7 @@ def _costs(subjects: Subjects, work: Path) -> dict[str, Any]:
     say("costs of samples and steps")
     return {
         dim: {
-            "sampling": costs.sampling(dim, subjects),
+            "sampling": costs.sampling(dim, subjects, work / "costs"),
             "training_step": costs.training_step(dim, subjects, work / "costs"),
         }
         for dim in ("2d", "3d")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from contracts.condition import Condition
 from contracts.maps import MAPS
+from contracts.space import Space
 from evaluation.distance import median_distance
 from evaluation.fidelity import kernel, standardised
 from evaluation.privacy import copy_share
@@ -60,17 +61,24 @@ def score(
     samples, steps : synthetic volumes, and network evaluations of each.
     """
 
-    def judged(volumes: Array) -> Table:
-        return features(volumes[:, : len(MAPS)], generator.space, MAPS)
-
-    seen = judged(train)
     volumes = generator.sample(*requests(conditions, samples, seed), steps)
-    made, new, known = (
-        standardised(values, seen) for values in (judged(volumes), judged(held_out), seen)
+    made, new, known = _points(volumes, held_out, train, generator.space)
+    return HeldOut(
+        kernel_distance=_distance(made, new, known), copy_share=copy_share(made, new, known)
     )
+
+
+def kernel_distance(volumes: Array, others: Array, train: Array, space: Space) -> float:
+    """`HeldOut.kernel_distance` of any two sets of volumes (n, maps, X, Y, Z)."""
+    return _distance(*_points(volumes, others, train, space))
+
+
+def _points(volumes: Array, others: Array, train: Array, space: Space) -> tuple[Table, ...]:
+    tables = [features(v[:, : len(MAPS)], space, MAPS) for v in (volumes, others, train)]
+    return tuple(standardised(values, tables[-1]) for values in tables)
+
+
+def _distance(made: Table, new: Table, known: Table) -> float:
     first = (np.arange(len(made) + len(new)) < len(made)).astype(np.float64)[None]
     distance = kernel(np.concatenate([made, new]), median_distance(known))
-    return HeldOut(
-        kernel_distance=float(distance(first, 1 - first)[0, 0]),
-        copy_share=copy_share(made, new, known),
-    )
+    return float(distance(first, 1 - first)[0, 0])

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from evaluation.cohort import Cohort
 from evaluation.profile import BACKGROUND_MD
-from models.generator import Generator, condition_vector
+from models.denoiser import condition_vector
+from models.generator import Generator
 
 Table = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ def losses(generator: Generator, cohort: Cohort, seed: int = 0) -> Table:
     md = [m.name for m in generator.maps].index("md")
     encoded = generator.encode(volumes, volumes[:, md] > BACKGROUND_MD)
     residual = torch.from_numpy(generator.prior.residual(encoded, conditions))
-    mean = torch.from_numpy(generator.prior.mean(conditions))
+    mean = torch.from_numpy(generator.prior.start.mean(conditions))
     condition = condition_vector(conditions, generator.sites)
     rng = np.random.default_rng(seed)
     out = np.zeros(n)

@@ -34,6 +34,29 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LatentConfig:
+    """Size of the autoencoder whose latents a 3D network may see in place of voxels.
+
+    Parameters
+    ----------
+    channels : per level, multiples of 16; each level after the first halves the grid.
+    latents : channels of the latents.
+    res_blocks : residual blocks per level.
+    patch : edge of the space-to-depth patches before the first level.
+    """
+
+    channels: tuple[int, ...] = (64,)
+    latents: int = 64
+    res_blocks: int = 1
+    patch: int = 4
+
+    @property
+    def edge(self) -> int:
+        """Voxels along the edge of a latent's cell."""
+        return int(self.patch * 2 ** (len(self.channels) - 1))
+
+
+@dataclass(frozen=True, slots=True)
 class PathConfig:
     """How images become noise in training and noise becomes images in sampling.
 

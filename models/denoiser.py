@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from contracts.condition import Condition
 from models.config import Dim, NetworkConfig, PathConfig
 from models.field import Waves, spread
+from models.gaussian import contrasts
 from models.network import PatchUNet
 from models.path import Path
 from models.prior import Prior
@@ -197,3 +200,10 @@ class Denoiser(nn.Module):
         output: Tensor = self.network(images, t.repeat_interleave(slices.shape[1]), conditions)
         volumes = output.view(*slices.shape, *output.shape[1:]).permute(0, 2, 3, 4, 1)
         return volumes.movedim(-1, self.axis)
+
+
+def condition_vector(conditions: Sequence[Condition], sites: Sequence[str] = ()) -> Tensor:
+    """Age, sex and `models.gaussian.contrasts` of sites as the network reads them, (n, 2 + S)."""
+    rows = [((c.age - 50.0) / 20.0, 0.5 if c.sex == "M" else -0.5) for c in conditions]
+    known = torch.tensor(rows, dtype=torch.float32)
+    return torch.cat([known, torch.from_numpy(contrasts(conditions, sites)).float()], dim=1)

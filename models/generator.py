@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +17,23 @@ from torch import Tensor
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import MapSpec, map_spec
-from contracts.params import parse
 from contracts.space import Space
-from models import representation
-from models.config import Dim, NetworkConfig, PathConfig, SamplerName
+from models import representation, stored
+from models.config import Dim, SamplerName
 from models.coverage import Coverage
-from models.denoiser import Denoiser, Estimate
-from models.field import Covariance
-from models.gaussian import contrasts
+from models.denoiser import Denoiser, Estimate, condition_vector
+from models.identity import GeneratorConfig, from_json, identity, to_json
+from models.latent import LatentPrior
 from models.prior import FARTHEST, Prior
 from models.sampler import OnStep, Sampler
 
 Array = NDArray[np.float32]
 
-FORMAT = 3
-CONFIG_FILE, WEIGHTS_FILE, PRIOR_FILE = "generator.json", "weights.safetensors", "prior.safetensors"
+CONFIG_FILE = "generator.json"
 # Volumes are always denoised two at a time, the last one beside itself where it is alone: the
 # sums inside a convolution may be ordered by batch size, and a sample must not depend on that.
 # (PyTorch also takes a path about four times slower for a single volume on CPUs.)
 _TOGETHER = 2
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratorConfig:
-    """What a generator is, beside its weights.
-
-    Parameters
-    ----------
-    dim : ``2d`` (slice-wise network) or ``3d`` (volume-wise).
-    space : grid of its volumes.
-    maps : names of its maps, in channel order.
-    coverage : whom it was trained on.
-    drop_condition : share of training volumes whose condition was withheld from the network; 0:
-        it has no null token and cannot be guided.
-    provenance : where it comes from (data, parameters, run); not part of its digest.
-    """
-
-    dim: Dim
-    space: Space
-    maps: tuple[str, ...]
-    network: NetworkConfig
-    path: PathConfig
-    coverage: Coverage
-    drop_condition: float = 0.0
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-
-def condition_vector(conditions: Sequence[Condition], sites: Sequence[str] = ()) -> Tensor:
-    """Age, sex and `models.gaussian.contrasts` of sites as the network reads them, (n, 2 + S)."""
-    rows = [((c.age - 50.0) / 20.0, 0.5 if c.sex == "M" else -0.5) for c in conditions]
-    known = torch.tensor(rows, dtype=torch.float32)
-    return torch.cat([known, torch.from_numpy(contrasts(conditions, sites)).float()], dim=1)
 
 
 class Generator:
@@ -80,12 +46,15 @@ class Generator:
     """
 
     def __init__(
-        self, config: GeneratorConfig, prior: Prior, denoiser: Denoiser | None = None
+        self,
+        config: GeneratorConfig,
+        prior: Prior | LatentPrior,
+        denoiser: Denoiser | None = None,
     ) -> None:
         self.config = config
         self.prior = prior
         self.denoiser = denoiser or Denoiser(
-            config.dim, prior, config.network, config.path, config.drop_condition > 0
+            config.dim, prior.start, config.network, config.path, config.drop_condition > 0
         )
         self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
@@ -127,6 +96,10 @@ class Generator:
     def encode(self, volumes: Array, masks: NDArray[np.bool_]) -> Array:
         """Volumes in physical units as the generator sees them, see `models.representation`."""
         return representation.encode(volumes, masks, self.maps)
+
+    def decode(self, residual: Array, conditions: Sequence[Condition]) -> Array:
+        """Volumes in physical units of what the denoiser makes of these people."""
+        return representation.decode(self.prior.volume(residual, conditions), self.maps)
 
     def sample(
         self,
@@ -214,11 +187,14 @@ class Generator:
         levels: Array | None,
     ) -> Array:
         device = self.denoiser.mask.device
-        shape = (self.prior.channels, *self.space.shape)
+        start = self.prior.start
+        shape = (start.channels, *start.mask.shape)
+        if isinstance(self.prior, LatentPrior):
+            self.prior.autoencoder.to(device)
         # NumPy's stream is fixed across versions and devices, torch's is not.
         streams = [np.random.default_rng(seed) for seed in seeds]
-        condition = condition_vector(conditions, self.prior.sites).to(device)
-        mean = torch.from_numpy(self.prior.mean(conditions)).to(device)
+        condition = condition_vector(conditions, self.sites).to(device)
+        mean = torch.from_numpy(start.mean(conditions)).to(device)
         self.denoiser.eval()
 
         def draw() -> Tensor:
@@ -249,6 +225,11 @@ class Generator:
 
     def _levels(self, masks: NDArray[np.bool_], count: int) -> Array:
         """Level sets of brain masks, (n, X, Y, Z), once it is clear that they can be had."""
+        if isinstance(self.prior, LatentPrior):
+            raise UserError(
+                "masks cannot be given to a latent generator, whose latents mix outline and maps: "
+                "use one that sees voxels (train.3d.latent: null)"
+            )
         expected = (count, *self.space.shape)
         if masks.shape != expected or masks.dtype != np.bool_:
             raise UserError(
@@ -280,20 +261,20 @@ class Generator:
     @property
     def digest(self) -> str:
         """Short hash of everything that shapes its samples."""
-        content = hashlib.sha256(json.dumps(_to_json(self.config, self.sites)["identity"]).encode())
-        for name, tensor in sorted({**self._weights(), **self._prior()}.items()):
+        content = hashlib.sha256(json.dumps(identity(self.config, self.sites)).encode())
+        for name, tensor in sorted(stored.all_tensors(self.denoiser.network, self.prior).items()):
             content.update(name.encode())
             content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
-        """Write generator.json and two safetensors files into `folder`; nothing is pickled."""
+        """Write generator.json and safetensors files into `folder`; nothing is pickled."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(self._weights(), folder / WEIGHTS_FILE)
-        save_file(self._prior(), folder / PRIOR_FILE)
-        content = {**_to_json(self.config, self.sites), "digest": self.digest}
+        for name, tensors in stored.files(self.denoiser.network, self.prior).items():
+            save_file(tensors, folder / name)
+        content = {**to_json(self.config, self.sites), "digest": self.digest}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -312,11 +293,9 @@ class Generator:
             raise UserError(f"no generator in {folder}: train one with `dvc repro` first")
         try:
             content = json.loads(path.read_text())
-            config = _from_json(content)
-            sites = tuple(content["identity"]["sites"])
-            prior = _prior_from(load_file(folder / PRIOR_FILE), sites)
-            generator = cls(config, prior)
-            generator.denoiser.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+            config, sites = from_json(content)
+            generator = cls(config, stored.load_prior(folder, config.latent, sites))
+            generator.denoiser.network.load_state_dict(load_file(folder / stored.WEIGHTS_FILE))
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
@@ -328,63 +307,3 @@ class Generator:
                 f"{generator.digest}, generator.json says {content['digest']}; copy it again"
             )
         return generator
-
-    def _weights(self) -> dict[str, Tensor]:
-        state = self.denoiser.network.state_dict()
-        return {name: value.detach().cpu().contiguous() for name, value in state.items()}
-
-    def _prior(self) -> dict[str, Tensor]:
-        parts: dict[str, Any] = {
-            f"prior.{name}": getattr(self.prior, name)
-            for name in ("coefficients", "mask", "scale", "knots", "gain", "centre")
-        }
-        for name in ("power", "modes", "variance"):
-            parts[f"covariance.{name}"] = getattr(self.prior.covariance, name)
-        return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
-
-
-def _prior_from(tensors: dict[str, Tensor], sites: tuple[str, ...]) -> Prior:
-    parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}}
-    for name, tensor in tensors.items():
-        owner, field_name = name.split(".")
-        parts[owner][field_name] = tensor.numpy()
-    return Prior(covariance=Covariance(**parts["covariance"]), sites=sites, **parts["prior"])
-
-
-def _to_json(config: GeneratorConfig, sites: tuple[str, ...]) -> dict[str, Any]:
-    identity = {
-        "format": FORMAT,
-        "dim": config.dim,
-        "space": config.space.to_json(),
-        "maps": [
-            {"name": m.name, "unit": m.unit, "scale": m.scale} for m in map(map_spec, config.maps)
-        ],
-        "network": asdict(config.network),
-        "path": asdict(config.path),
-        "drop_condition": config.drop_condition,
-        "sites": list(sites),
-    }
-    coverage = config.coverage.to_json()
-    return {"identity": identity, "coverage": coverage, "provenance": config.provenance}
-
-
-def _from_json(content: dict[str, Any]) -> GeneratorConfig:
-    identity = content["identity"]
-    if identity["format"] != FORMAT:
-        raise UserError(
-            f"generator format {identity['format']} is not {FORMAT}: use the version of this "
-            "software that wrote it"
-        )
-    for stored in identity["maps"]:
-        if map_spec(stored["name"]).scale != stored["scale"]:
-            raise UserError(f"map {stored['name']} was scaled by {stored['scale']} in training")
-    return GeneratorConfig(
-        dim=identity["dim"],
-        space=Space.from_json(identity["space"]),
-        maps=tuple(m["name"] for m in identity["maps"]),
-        network=parse(NetworkConfig, identity["network"], "network"),
-        path=parse(PathConfig, identity["path"], "path"),
-        coverage=Coverage.from_json(content.get("coverage", {})),
-        drop_condition=identity["drop_condition"],
-        provenance=content["provenance"],
-    )

@@ -107,6 +107,11 @@ class Prior:
         """C, the maps and the level set."""
         return int(self.scale.shape[0])
 
+    @property
+    def start(self) -> Prior:
+        """The model of what a denoiser sees: itself; of latents, see `models.latent`, another."""
+        return self
+
     def mean(self, conditions: Sequence[Condition]) -> Array:
         """Expected encoded volumes, (n, C, X, Y, Z)."""
         base = np.tensordot(design(conditions, self.sites), self.coefficients, axes=1)
@@ -137,7 +142,11 @@ class Prior:
         axes = (0, 2, 3, 4)
         gain = (volumes * base * self.mask).sum(axis=axes) / (base**2 * self.mask).sum(axis=axes)
         gain[-1] = 1
-        return replace(self, gain=gain.astype(np.float32))
+        return self.scaled(gain.astype(np.float32))
+
+    def scaled(self, gain: Array) -> Prior:
+        """This prior with another gain."""
+        return replace(self, gain=gain)
 
 
 class _Rows(Sequence[Array]):

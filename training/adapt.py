@@ -97,7 +97,7 @@ def adapt_generator(
         prior = prior.with_gain(encoded, data.train.conditions)
     config = original.config
     denoiser = Denoiser(
-        original.dim, prior, config.network, config.path, original.denoiser.null_token
+        original.dim, prior.start, config.network, config.path, original.denoiser.null_token
     )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     coverage = Coverage.of(data.train.conditions)

@@ -21,8 +21,9 @@ from contracts.errors import UserError
 from contracts.maps import MapSpec
 from contracts.space import Space
 from models import representation
+from models.denoiser import condition_vector
 from models.gaussian import design
-from models.generator import condition_vector
+from models.latent import LatentPrior
 from models.prior import Prior
 from training import cache
 from training.cache import Array
@@ -182,7 +183,11 @@ class Residuals:
 
     @classmethod
     def of(
-        cls, prior: Prior, encoded: Array, conditions: Sequence[Condition], work: Path
+        cls,
+        prior: Prior | LatentPrior,
+        encoded: Array,
+        conditions: Sequence[Condition],
+        work: Path,
     ) -> Residuals:
         """Encoded subjects as a prior sees them, written to the folder `work`."""
 
@@ -190,17 +195,22 @@ class Residuals:
             one: Array = prior.residual(encoded[i : i + 1], conditions[i : i + 1])[0]
             return one
 
-        cache.rows(work / _RESIDUAL, encoded.shape, residual, "residuals")
+        seen = prior.start
+        shape = (len(encoded), seen.channels, *seen.mask.shape)
+        cache.rows(work / _RESIDUAL, shape, residual, "residuals")
         return cls.open(prior, conditions, work)
 
     @classmethod
-    def open(cls, prior: Prior, conditions: Sequence[Condition], work: Path) -> Residuals:
+    def open(
+        cls, prior: Prior | LatentPrior, conditions: Sequence[Condition], work: Path
+    ) -> Residuals:
         """What `of` wrote, for the same prior and subjects."""
+        seen = prior.start
         return cls(
             residual=np.load(work / _RESIDUAL, mmap_mode="r"),
-            coefficients=torch.from_numpy(prior.coefficients * prior.gain[:, None, None, None]),
-            design=torch.from_numpy(design(conditions, prior.sites).astype(np.float32)),
-            condition=condition_vector(conditions, prior.sites),
+            coefficients=torch.from_numpy(seen.coefficients * seen.gain[:, None, None, None]),
+            design=torch.from_numpy(design(conditions, seen.sites).astype(np.float32)),
+            condition=condition_vector(conditions, seen.sites),
         )
 
     def __len__(self) -> int:

@@ -21,6 +21,9 @@ from training.settings import LoopSettings
 
 Log = Callable[[dict[str, float], int], None]
 Preview = Callable[[int], None]
+Batch = tuple[Tensor | None, ...]
+# (step, number of the batch within it, device), which alone it depends on.
+Draw = Callable[[int, int, torch.device], Batch]
 
 _LOG_EVERY = 20
 _PREVIEWS = 2
@@ -49,7 +52,34 @@ def fit(
     preview: Preview,
     what: str,
 ) -> float:
-    """Train `trainable` parameters of `denoiser` in place; their moving average remains.
+    """Train `trainable` parameters of `denoiser` in place, as `optimise` does."""
+    denoiser.network.recompute(settings.recompute)
+    loss = optimise(
+        _Objective(denoiser),
+        trainable,
+        lambda *batch: _batch(data, denoiser, settings, *batch),
+        settings,
+        work,
+        log,
+        preview,
+        what,
+    )
+    denoiser.network.recompute(False)
+    denoiser.eval()
+    return loss
+
+
+def optimise(
+    objective: nn.Module,
+    trainable: Sequence[nn.Parameter],
+    draw: Draw,
+    settings: LoopSettings,
+    work: Path,
+    log: Log,
+    preview: Preview,
+    what: str,
+) -> float:
+    """Train `trainable` parameters of `objective` in place; their moving average remains.
 
     A run that was stopped goes on from the checkpoint in `work`. The p-th of P processes takes the
     batches p, P + p, 2 P + p ... of a step; a batch's subjects, times and noise are drawn from
@@ -60,6 +90,9 @@ def fit(
 
     Parameters
     ----------
+    objective : gives the sum of a batch's errors, and the number of values summed. It ends on
+        the CPU.
+    draw : makes the batches.
     work : folder for `checkpoint.pt`, which is removed by the caller when its work is saved.
     log : called with metrics and the step.
     preview : called with the step `_PREVIEWS` times on the way, the averaged weights in place.
@@ -75,7 +108,7 @@ def fit(
     """
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process
-    for parameter in denoiser.parameters():
+    for parameter in objective.parameters():
         parameter.requires_grad_(False)
     for parameter in trainable:
         parameter.requires_grad_(True)
@@ -85,11 +118,10 @@ def fit(
         betas=(0.9, 0.99),
         weight_decay=settings.weight_decay,
     )
-    denoiser.network.recompute(settings.recompute)
-    objective: nn.Module = _Objective(denoiser)
+    ready = objective
     if settings.compile and device.type == "cuda":
-        objective = torch.compile(objective, dynamic=False)  # type: ignore[assignment]
-    objective, prepared = accelerator.prepare(objective, optimizer)
+        ready = torch.compile(objective, dynamic=False)  # type: ignore[assignment]
+    ready, prepared = accelerator.prepare(ready, optimizer)
     average = [p.detach().clone() for p in trainable]
     losses: list[float] = []
     checkpoint = work / "checkpoint.pt"
@@ -98,15 +130,11 @@ def fit(
         if main:
             say(f"{what}: goes on from step {len(losses)}")
 
-    objective.train()
+    ready.train()
     first, processes = accelerator.process_index, accelerator.num_processes
     numbers = range(first, settings.accumulate * processes, processes)
     steps: Iterable[int] = range(len(losses), settings.steps)
-    batches = (
-        _batch(data, denoiser, settings, step, number, device)
-        for step in steps
-        for number in numbers
-    )
+    batches = (draw(step, number, device) for step in steps for number in numbers)
     batch = next(batches, ())
     if main:
         steps = progress(steps, settings.steps, what, done=len(losses))
@@ -116,9 +144,9 @@ def fit(
         sums = torch.zeros(2, device=device)
         for number in numbers:
             last = number == numbers[-1]
-            with nullcontext() if last else accelerator.no_sync(objective):
+            with nullcontext() if last else accelerator.no_sync(ready):
                 with accelerator.autocast():
-                    error, count = objective(*batch)
+                    error, count = ready(*batch)
                 accelerator.backward(error)
             sums += torch.stack([error.detach(), count])
             batch = next(batches, ())  # while a GPU is still at work
@@ -146,14 +174,13 @@ def fit(
             _swap(trainable, average)
             preview(step + 1)
             _swap(trainable, average)
-            objective.train()
+            ready.train()
         if done or (step + 1) % settings.checkpoint_every == 0:
             _store(checkpoint, trainable, average, optimizer, losses)
 
     accelerator.wait_for_everyone()
     _swap(trainable, average)
-    denoiser.network.recompute(False)
-    denoiser.to("cpu").eval()
+    objective.to("cpu")
     return float(np.mean(losses[-max(settings.steps // 10, 1) :]))
 
 
@@ -193,13 +220,10 @@ def _batch(
     step: int,
     number: int,
     device: torch.device,
-) -> tuple[Tensor | None, ...]:
-    seed = int(np.random.SeedSequence([settings.seed, step, number]).generate_state(1)[0])
-    generator = torch.Generator().manual_seed(seed)
+) -> Batch:
+    generator, source = streams(settings, step, number, device)
     chosen = torch.randint(len(data), (settings.batch,), generator=generator)
     residual, condition, mean = data.rows(chosen)
-    # Noise on the device: drawing a large batch's on one core takes as long as a GPU's step.
-    source = torch.Generator(device).manual_seed(seed) if device.type == "cuda" else generator
     noise = torch.randn(residual.shape, generator=source, device=device)
     t = denoiser.path.draw(settings.batch, generator)
     slices = None
@@ -211,6 +235,18 @@ def _batch(
         withheld = torch.rand(settings.batch, generator=generator) < settings.drop_condition
     batch = (residual, t, noise, condition, mean, slices, withheld)
     return tuple(None if b is None else b.to(device, non_blocking=True) for b in batch)
+
+
+def streams(
+    settings: LoopSettings, step: int, number: int, device: torch.device
+) -> tuple[torch.Generator, torch.Generator]:
+    """What a batch is drawn from: its choices, and its noise on the device, since drawing a large
+    batch's on one core takes as long as a GPU's step."""
+    seed = int(np.random.SeedSequence([settings.seed, step, number]).generate_state(1)[0])
+    generator = torch.Generator().manual_seed(seed)
+    if device.type == "cuda":
+        return generator, torch.Generator(device).manual_seed(seed)
+    return generator, generator
 
 
 def _store(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from services.tracking.run import Run
     from training.cache import Array
     from training.dataset import Part, Subjects
+    from training.loop import Log
 
 # A site's difference from the others, and what is left to its subjects' spread.
 _FEWEST_OF_SITE = 5
@@ -55,6 +56,7 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     from models.generator import Generator
     from services.compute.group import together
     from training import dataset, stage
+    from training.ceiling import ceiling
 
     sites = settings.condition_on_site
     part = dataset.Part.find(stage.DERIVATIVES, stage.SPLIT, "base", "train", sites)
@@ -62,7 +64,7 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     with stage.work_folder(f"train-{dim}", settings, part.digest) as work:
         run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name)
         with run:
-            _prepare(dim, settings, part, work)
+            _prepare(dim, settings, part, work, run)
             started = time.monotonic()
             task = Task(settings, part.conditions, work.resolve(), run)
             loss = together(fit_base, task, workers)
@@ -77,12 +79,15 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
             if workers > 1:  # the last picture is kept by the handle that logged it
                 stage.preview(run, generator, settings.loop.steps)
             parameters = sum(p.numel() for p in generator.denoiser.network.parameters())
-            scores = {
+            scores: dict[str, Any] = {
                 "subjects": len(part.ids),
                 "parameters": parameters,
                 "steps": settings.loop.steps,
                 "final_loss": round(loss, 5),
             }
+            if settings.latent:
+                held_out = dataset.load(stage.DERIVATIVES, stage.SPLIT, "base", "val")
+                scores["ceiling"] = ceiling(generator, part.load(), held_out)
             run.metrics({"train/final_loss": loss, "train/seconds": seconds})
             stage.write_json(stage.REPORTS / f"train-{dim}.json", scores)
             curve = stage.REPORTS / f"train-{dim}.csv"
@@ -90,43 +95,58 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     say(f"{out}: {parameters / 1e6:.2f} M parameters, loss {loss:.3f} (1 = closed-form Gaussian)")
 
 
-def _prepare(dim: Dim, settings: TrainSettings, part: Part, work: Path) -> None:
+def _prepare(dim: Dim, settings: TrainSettings, part: Part, work: Path, run: Run) -> None:
     """The untrained generator and what it is trained on, in `work`; kept by an earlier call."""
     from models.generator import CONFIG_FILE, Generator
     from training import dataset, stage
 
     encoded = part.encoded(stage.WORK)
     if not (work / _START / CONFIG_FILE).exists():
-        untrained(dim, settings, part, encoded).save(work / _START)
+        untrained(
+            dim, settings, part, encoded, work, stage.Curve(run, work / "autoencoder.csv")
+        ).save(work / _START)
     start = Generator.load(work / _START)
     dataset.Residuals.of(start.prior, encoded, part.conditions, work)
 
 
 def untrained(
-    dim: Dim, settings: TrainSettings, subjects: Part | Subjects, encoded: Array
+    dim: Dim,
+    settings: TrainSettings,
+    subjects: Part | Subjects,
+    encoded: Array,
+    work: Path,
+    log: Log = lambda metrics, step: None,
 ) -> Generator:
-    """A generator that is its prior, with a network still to be trained.
+    """A generator that is its prior, with a network still to be trained. Where that sees latents,
+    their autoencoder is trained here.
 
     Parameters
     ----------
     settings : the seed of its loop fixes the network's weights.
     encoded : the subjects' volumes as generators see them, (n, C, X, Y, Z).
+    work : folder for what training an autoencoder leaves.
+    log : of the autoencoder's training.
 
     Raises
     ------
-    UserError : if sites are to be told apart and there is one, or one of too few subjects.
+    UserError : if a 2D generator is to see latents, if sites are to be told apart and there is
+        one, or one of too few subjects, or as `training.latents.latent_prior`.
     """
     import torch
 
     from models import representation
     from models.coverage import Coverage
-    from models.generator import Generator, GeneratorConfig
+    from models.generator import Generator
+    from models.identity import GeneratorConfig
+    from models.latent import LatentPrior
     from models.prior import Prior
+    from training.latents import latent_prior
 
     reach = representation.reach(representation.brain(volume) for volume in encoded)
+    latent = settings.latent
+    if latent and dim == "2d":
+        raise UserError("train.2d: latents are for 3D alone: remove train.2d.latent")
     sites = _sites(subjects.conditions) if settings.condition_on_site else ()
-    prior = Prior.fit(encoded, reach, subjects.conditions, sites)
-    torch.manual_seed(settings.loop.seed)
     config = GeneratorConfig(
         dim=dim,
         space=subjects.space,
@@ -135,7 +155,13 @@ def untrained(
         path=settings.path,
         coverage=Coverage.of(subjects.conditions),
         drop_condition=settings.loop.drop_condition,
+        latent=latent.autoencoder if latent else None,
     )
+    voxels = Prior.fit(encoded, reach, subjects.conditions, sites)
+    prior: Prior | LatentPrior = voxels
+    if latent:
+        prior = latent_prior(voxels, encoded, subjects.conditions, latent, work, log)
+    torch.manual_seed(settings.loop.seed)
     return Generator(config, prior)
 
 

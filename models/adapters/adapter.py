@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,6 @@ from contracts.errors import UserError
 from models.denoiser import Denoiser
 from models.generator import Generator
 from models.network import PatchUNet
-from models.prior import Prior
 
 FORMAT = 1
 ADAPTER_FILE = "adapter.safetensors"
@@ -188,9 +186,9 @@ def apply(path: Path, base: Generator) -> Generator:
             f"{path} adapts the generator {description['base']}, this one is {base.digest}: load "
             "the base it was trained on, or adapt again"
         )
-    prior: Prior = replace(base.prior, gain=tensors.pop("prior.gain").numpy())
+    prior = base.prior.scaled(tensors.pop("prior.gain").numpy())
     denoiser = Denoiser(
-        base.dim, prior, base.config.network, base.config.path, base.denoiser.null_token
+        base.dim, prior.start, base.config.network, base.config.path, base.denoiser.null_token
     )
     denoiser.network.load_state_dict(base.denoiser.network.state_dict())
     adapter = build(description["method"], description["settings"])

@@ -17,7 +17,8 @@ from models.config import PathConfig, SamplerName
 from models.coverage import Coverage
 from models.denoiser import Estimate
 from models.field import Covariance, Waves, spread
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.identity import GeneratorConfig
 from models.path import Path
 from models.prior import Prior
 from models.sampler import Sampler
@@ -148,7 +149,7 @@ def test_the_level_set_of_a_mask_is_the_encoded_one() -> None:
 
 def test_masks_that_cannot_be_had_are_told() -> None:
     generator = tiny_generator("3d")
-    mask = generator.prior.mask.copy()[None]
+    mask = generator.prior.start.mask.copy()[None]
 
     def ask(masks: np.ndarray) -> None:
         generator.sample(PEOPLE[:1], [1], 1, masks=masks)
@@ -160,7 +161,7 @@ def test_masks_that_cannot_be_had_are_told() -> None:
     with pytest.raises(UserError, match="mask 0 is empty"):
         ask(np.zeros_like(mask))
     outside = np.ones_like(mask)
-    beyond = int((~generator.prior.mask).sum())
+    beyond = int((~generator.prior.start.mask).sum())
     if beyond:
         with pytest.raises(UserError, match=f"{beyond} of its {outside.size} voxels"):
             ask(outside)

@@ -11,8 +11,8 @@ import torch
 
 from contracts.condition import Condition
 from contracts.errors import UserError
-from models.denoiser import Estimate
-from models.generator import Generator, condition_vector
+from models.denoiser import Estimate, condition_vector
+from models.generator import Generator
 from tests.models.tiny import NETWORK, tiny_generator, tiny_volumes
 
 PEOPLE = [Condition(20, "F"), Condition(80, "M")]
@@ -26,7 +26,7 @@ def generator(request: pytest.FixtureRequest) -> Generator:
 def estimates(generator: Generator, withheld: list[bool] | None) -> Estimate:
     """Of one noisy volume for two people."""
     prior = generator.prior
-    shape = (1, prior.channels, *generator.space.shape)
+    shape = (1, prior.start.channels, *generator.space.shape)
     noisy = torch.randn(shape, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1, 1)
     told = None if withheld is None else torch.tensor(withheld)
     with torch.no_grad():
@@ -34,7 +34,7 @@ def estimates(generator: Generator, withheld: list[bool] | None) -> Estimate:
             noisy,
             torch.tensor([0.6, 0.6]),
             condition_vector(PEOPLE),
-            torch.from_numpy(prior.mean(PEOPLE)),
+            torch.from_numpy(prior.start.mean(PEOPLE)),
             withheld=told,
         )
     return estimate
@@ -92,8 +92,8 @@ def test_the_null_token_is_a_vector_of_the_embedding(generator: Generator) -> No
 def test_the_average_is_that_of_the_training_subjects(generator: Generator) -> None:
     volumes, masks, _ = tiny_volumes(24)
     expected = generator.encode(volumes, masks).mean(axis=0)
-    mask = generator.prior.mask
-    np.testing.assert_allclose(generator.prior.average()[:, mask], expected[:, mask], atol=1e-5)
+    mask = generator.prior.start.mask
+    np.testing.assert_allclose(generator.prior.start.average()[:, mask], expected[:, mask], atol=1e-5)
 
 
 def test_saved_with_its_null_token(generator: Generator, tmp_path: Path) -> None:

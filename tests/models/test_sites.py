@@ -15,8 +15,10 @@ from contracts.errors import UserError
 from contracts.maps import FA, MD
 from models import representation
 from models.coverage import Coverage
+from models.denoiser import condition_vector
 from models.gaussian import contrasts, design
-from models.generator import Generator, GeneratorConfig, condition_vector
+from models.generator import Generator
+from models.identity import GeneratorConfig
 from models.prior import Prior
 from tests.models.tiny import NETWORK, PATH, SPACE, tiny_volumes
 

@@ -13,7 +13,8 @@ from contracts.space import Space
 from models import representation
 from models.config import NetworkConfig, PathConfig
 from models.coverage import Coverage
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.identity import GeneratorConfig
 from models.prior import Prior
 
 SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))

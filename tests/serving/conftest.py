@@ -20,7 +20,8 @@ from contracts.space import Space
 from models import representation
 from models.config import Dim, NetworkConfig, PathConfig
 from models.coverage import Coverage
-from models.generator import Generator, GeneratorConfig
+from models.generator import Generator
+from models.identity import GeneratorConfig
 from models.prior import Prior
 from services.tracking import registry
 from services.tracking.registry import Champion
