@@ -40,7 +40,7 @@ SETTINGS = TrainSettings(
     NetworkConfig(channels=(16, 16), patch=1),
     PathConfig(),
     LoopSettings(steps=6, batch=2, warmup=2, checkpoint_every=2, seed=3),
-    LATENT,
+    latent=LATENT,
 )
 PEOPLE = [Condition(25, "F"), Condition(50, "M"), Condition(80, "F")]
 
