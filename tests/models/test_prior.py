@@ -43,7 +43,9 @@ def test_streams_what_the_whole_would_give(
     floor = 0.05 * spread[:, mask].max(axis=1)[:, None, None, None]
     expected = np.where(mask, np.maximum(spread, np.maximum(floor, 1e-6)), fitted.scale)
     np.testing.assert_allclose(fitted.scale[:2], expected[:2], rtol=1e-4)
-    quantiles = np.quantile(left / fitted.scale, ndtr(np.arange(-2, 2.5, 0.5)), axis=0)
+    # The curves are those of the subjects; the scale is that of new ones.
+    own = fitted.scale / np.sqrt(24 / 20)
+    quantiles = np.quantile(left / own, ndtr(np.arange(-2, 2.5, 0.5)), axis=0)
     rises = np.maximum(np.diff(quantiles, axis=0), 0.02)
     steps = np.concatenate([np.zeros_like(rises[:1]), np.cumsum(rises, axis=0)])
     knots = quantiles[4] + steps - steps[4]
