@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from training.train import untrained
 
 Array = NDArray[np.float32]
 Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
+Remake = Callable[[Generator, Array, Sequence[Condition]], Generator]
 
 _WARM, _TIMED = 2, 10
 # Of the autoencoder of latents, before the network's.
@@ -85,10 +87,10 @@ def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dic
     flat = DDPM_2D if tutorial_width else DDPM_2D.narrowed(_NARROW_2D)
     deep = DDPM_3D if tutorial_width else DDPM_3D.narrowed(_NARROW_3D)
     return {
-        "ours-2d": Contestant(_ours("2d", params), own=True),
-        "ours-3d": Contestant(_ours("3d", params), own=True),
-        "ours-3d-patch4": Contestant(_ours("3d", params, _coarse), own=True),
-        "ours-3d-latent": Contestant(_ours("3d", params, _latent), own=True),
+        "ours-2d": Contestant(ours("2d", params), own=True),
+        "ours-3d": Contestant(ours("3d", params), own=True),
+        "ours-3d-patch4": Contestant(ours("3d", params, _coarse), own=True),
+        "ours-3d-latent": Contestant(ours("3d", params, _latent), own=True),
         "gaussian": Contestant(_gaussian),
         "monai-ddpm-2d": _peer(partial(PixelDiffusion, flat)),
         "monai-ddpm-3d": _peer(partial(PixelDiffusion, deep)),
@@ -160,23 +162,40 @@ def _latent(settings: TrainSettings) -> TrainSettings:
     return replace(settings, network=network, latent=latent)
 
 
-def _ours(
+def _as_is(generator: Generator, encoded: Array, conditions: Sequence[Condition]) -> Generator:
+    return generator
+
+
+def ours(
     dim: Dim,
     params: Path,
     change: Callable[[TrainSettings], TrainSettings] = lambda settings: settings,
+    remake: Remake = _as_is,
 ) -> Callable[[Subjects, Budget, int, Path], Trained]:
+    """Ours as `Contestant.train`; a budget of 0 seconds leaves the network untrained.
+
+    Parameters
+    ----------
+    change : of the settings in `params`.
+    remake : makes of the untrained generator the one that is trained.
+    """
+
     def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
         begun = time.process_time()
         settings = change(load(TrainSettings, f"train.{dim}", params))
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
         encoded = subjects.encoded()
         generator = untrained(dim, settings, subjects, encoded, work / "latents")
+        generator = remake(generator, encoded, subjects.conditions)
+        size = sum(p.numel() for p in generator.denoiser.network.parameters())
+        if budget.seconds == 0:
+            return Trained(generator.sample, 0, size, generator.digest)
         data = Residuals.of(generator.prior, encoded, subjects.conditions, work / "data")
         steps = budget.steps
         if steps is None:
             # The learning rate falls over the whole run: its length has to be known ahead, so
             # that a copy makes the first steps. What they take is taken off.
-            probe = Generator(generator.config, generator.prior)
+            probe = copy.deepcopy(generator)
             fit_steps(probe, data, settings, _WARM, work / "probe")
             before = time.process_time()
             fit_steps(probe, data, settings, _TIMED, work / "probe")
@@ -185,7 +204,6 @@ def _ours(
             steps = max(1, int(left / ((now - before) / _TIMED)))
         fit_steps(generator, data, settings, steps, work / "fit")
         shutil.rmtree(work / "data")
-        size = sum(p.numel() for p in generator.denoiser.network.parameters())
         return Trained(generator.sample, steps, size, generator.digest)
 
     return train

@@ -198,7 +198,7 @@ def main(
             for row in run(name, known[name], subjects, conditions, seconds, seed,
                            peer_evaluations, folder(name, seed))
         ]  # fmt: skip
-        results = _judged(rows, subjects, val, test, conditions, derivatives)
+        results = judged(rows, subjects, val, test, conditions, derivatives)
         report: dict[str, Any] = {
             "seconds": seconds,
             "n": {"samples": samples, "train": len(subjects.ids), "test": len(test.ids),
@@ -214,7 +214,7 @@ def main(
     say(f"written: {out}")
 
 
-def _judged(
+def judged(
     rows: list[dict[str, Any]],
     subjects: Subjects,
     val: Subjects,
@@ -222,6 +222,7 @@ def _judged(
     conditions: list[Condition],
     derivatives: Path,
 ) -> list[dict[str, Any]]:
+    """Rows of `run` with the scores of their volumes, after those of the validation subjects."""
     import numpy as np
 
     from benchmarks.scores import Judge

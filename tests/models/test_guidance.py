@@ -93,7 +93,9 @@ def test_the_average_is_that_of_the_training_subjects(generator: Generator) -> N
     volumes, masks, _ = tiny_volumes(24)
     expected = generator.encode(volumes, masks).mean(axis=0)
     mask = generator.prior.start.mask
-    np.testing.assert_allclose(generator.prior.start.average()[:, mask], expected[:, mask], atol=1e-5)
+    np.testing.assert_allclose(
+        generator.prior.start.average()[:, mask], expected[:, mask], atol=1e-5
+    )
 
 
 def test_saved_with_its_null_token(generator: Generator, tmp_path: Path) -> None:

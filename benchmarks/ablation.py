@@ -1,0 +1,256 @@
+"""What each part of our generators is worth: `python benchmarks/ablation.py`.
+
+Each part is left out in turn; the rest is fitted anew, trained for the same CPU seconds and judged
+as in `benchmarks.generators`. With `--seconds 0` the networks stay untrained, which shows what the
+closed form owes to its parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):  # run as a file: its folder, not the project, leads the path
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import click
+
+from contracts.console import command, say
+
+if TYPE_CHECKING:
+    from benchmarks.contestants import Contestant, Remake
+    from contracts.condition import Condition
+    from models.config import Dim
+    from models.gaussian import Array
+    from models.generator import Generator
+    from models.prior import Prior
+    from training.settings import TrainSettings
+
+WHOLE = "whole"
+_EVALUATIONS = 8
+
+
+def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
+    """The whole, and the whole without each part, by name."""
+    from benchmarks.contestants import Contestant, ours
+
+    def start_none(settings: TrainSettings) -> TrainSettings:
+        path = replace(settings.path, start="none", prediction="v")
+        return replace(settings, path=path)
+
+    remade: dict[str, Remake] = {
+        "without displacements": _without_displacements,
+        "without modes": _without_modes,
+        "without spectrum": _without_spectrum,
+        "without curves": _without_curves,
+        "without regression": _without_regression,
+        "without template inputs": _without_template,
+    }
+    out = {
+        WHOLE: Contestant(ours(dim, params)),
+        "without Gaussian start": Contestant(ours(dim, params, start_none)),
+    }
+    return out | {k: Contestant(ours(dim, params, remake=v)) for k, v in remade.items()}
+
+
+# They say nothing before the network is trained.
+_TRAINED_ONLY = ("without Gaussian start", "without template inputs")
+
+
+def _without_displacements(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """Modes are what subjects have in common, as far as it holds in others; no displacements."""
+    return _with(generator, _refitted(_voxels(generator), encoded, conditions))
+
+
+def _without_modes(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """The field is stationary, its power that of all that the mean leaves over."""
+    import numpy as np
+
+    from models.field import stationary_power
+
+    prior = _voxels(generator)
+    none = np.zeros((0, prior.scale.size), dtype=np.float32)
+    power = stationary_power(
+        prior.residual(encoded, conditions), prior.mask, prior.scale, none
+    ).astype(np.float32)
+    bare = replace(
+        prior.covariance,
+        power=power,
+        modes=prior.covariance.modes[:0],
+        variance=prior.covariance.variance[:0],
+    )
+    return _with(generator, replace(prior, covariance=bare))
+
+
+def _without_spectrum(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """The modes remain, and what they leave is white."""
+    import numpy as np
+
+    prior = _voxels(generator)
+    power = prior.covariance.power
+    white = np.broadcast_to(power.mean(axis=(1, 2, 3), keepdims=True), power.shape)
+    covariance = replace(prior.covariance, power=np.ascontiguousarray(white))
+    return _with(generator, replace(prior, covariance=covariance))
+
+
+def _without_curves(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """Every voxel's values are normal."""
+    import numpy as np
+
+    prior = _voxels(generator)
+    straight = np.linspace(-2, 2, len(prior.knots), dtype=np.float32)[:, None, None, None, None]
+    knots = np.ascontiguousarray(np.broadcast_to(straight, prior.knots.shape))
+    return _with(generator, _refitted(replace(prior, knots=knots), encoded, conditions, True))
+
+
+def _without_regression(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """One mean for all ages and both sexes: the network alone is told them."""
+    import numpy as np
+
+    from contracts.condition import Condition
+    from models.gaussian import design
+    from models.prior import Prior
+
+    anyone = [Condition(50.0, "F")] * len(conditions)
+    prior = Prior.fit(encoded, _voxels(generator).mask, anyone)
+    coefficients = np.zeros_like(prior.coefficients)
+    coefficients[0] = np.tensordot(design(anyone[:1])[0], prior.coefficients, axes=1)
+    return _with(generator, replace(prior, coefficients=coefficients))
+
+
+def _without_template(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """The network does not see the conditional mean and the local scale."""
+    still = 2 * _voxels(generator).channels
+
+    def hide(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, *others = inputs
+        x = x.clone()
+        x[:, -still:] = 0
+        return (x, *others)
+
+    generator.denoiser.network.register_forward_pre_hook(hide)
+    return generator
+
+
+def _voxels(generator: Generator) -> Prior:
+    return generator.prior.start
+
+
+def _refitted(
+    prior: Prior, encoded: Array, conditions: Sequence[Condition], displacements: bool = False
+) -> Prior:
+    import numpy as np
+
+    from models.field import Covariance
+    from models.prior import displaced
+
+    moved = displaced(encoded.mean(axis=0, dtype=np.float64), prior.scale, prior.mask)
+    fields = prior.residual(encoded, conditions)
+    return replace(
+        prior,
+        covariance=Covariance.fit(
+            fields, prior.mask, prior.scale, moved if displacements else moved[:0]
+        ),
+    )
+
+
+def _with(generator: Generator, prior: Prior) -> Generator:
+    """The same network, freshly initialised, on another prior."""
+    from models.generator import Generator
+
+    made = Generator(generator.config, prior)
+    made.denoiser.network.load_state_dict(generator.denoiser.network.state_dict())
+    return made
+
+
+@command()
+@click.option("--dim", type=click.Choice(["2d", "3d"]), default="3d", show_default=True)
+@click.option("--seconds", default=200.0, show_default=True, help="CPU seconds of training each.")
+@click.option("--samples", default=64, show_default=True, help="Volumes of each.")
+@click.option("--repeats", default=1, show_default=True, help="Trainings, seeds 0, 1, ...")
+@click.option("--derivatives", type=click.Path(path_type=Path), default=Path("data/derivatives"))
+@click.option("--split", type=click.Path(path_type=Path), default=Path("data/split.json"))
+@click.option("--group", default="base", show_default=True)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("data/work/ablation"),
+    show_default=True,
+    help="What was finished; delete it to start anew.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Default: benchmarks/ablation-<dim>-<s>.json."
+)
+def main(
+    dim: Dim,
+    seconds: float,
+    samples: int,
+    repeats: int,
+    derivatives: Path,
+    split: Path,
+    group: str,
+    work: Path,
+    out: Path | None,
+) -> None:
+    """Leave out each part of a generator in turn, train the rest and judge it."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from benchmarks.generators import judged, run, versions
+    from benchmarks.scores import table
+    from contracts.params import PARAMS_FILE
+    from training import dataset
+
+    known = contestants(dim, PARAMS_FILE)
+    chosen = [name for name in known if seconds or name not in _TRAINED_ONLY]
+    subjects, val, test = (
+        dataset.load(derivatives, split, group, part) for part in ("train", "val", "test")
+    )
+    conditions = [test.conditions[i % len(test.conditions)] for i in range(samples)]
+    settings = (subjects.digest, test.digest, dim, seconds, samples, PARAMS_FILE.read_bytes())
+    work = work / hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        rows = [
+            row
+            for seed in range(repeats)
+            for name in chosen
+            for row in run(
+                name, known[name], subjects, conditions, seconds, seed, _EVALUATIONS,
+                work / f"{name.replace(' ', '-')}-{seed}",
+            )
+        ]  # fmt: skip
+        results = judged(rows, subjects, val, test, conditions, derivatives)
+    report = {
+        "seconds": seconds,
+        "n": {"samples": samples, "train": len(subjects.ids), "test": len(test.ids),
+              "val": len(val.ids), "repeats": repeats},
+        "versions": versions(),
+        "results": results,
+    }  # fmt: skip
+    click.echo(f"{dim}, {seconds:g} CPU seconds of training each; n = {report['n']}\n")
+    click.echo(table(results))
+    out = out or Path(__file__).with_name(f"ablation-{dim}-{seconds:g}.json")
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    say(f"written: {out}")
+
+
+if __name__ == "__main__":
+    main()
