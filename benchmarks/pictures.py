@@ -1,0 +1,98 @@
+"""Samples beside held-out subjects, three planes at four ages: `python benchmarks/pictures.py`.
+
+Writes `docs/images/planes-<dim>.png` from the base generators of `make demo`. For each age the
+test subject nearest to it, whoever that is, and a sample of that subject's age and sex.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):  # run as a file: its folder, not the project, leads the path
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import click
+
+from contracts.console import command, say
+
+if TYPE_CHECKING:
+    from contracts.condition import Condition
+    from training.cache import Array
+
+AGES = (25.0, 45.0, 65.0, 85.0)
+_SEED = 700_000
+_INCHES = 2.4
+
+
+def nearest(conditions: list[Condition], ages: tuple[float, ...] = AGES) -> list[int]:
+    """Number of the person nearest to each age; nobody twice."""
+    left = list(range(len(conditions)))
+    out = []
+    for age in ages:
+        found = min(left, key=lambda i: abs(conditions[i].age - age))
+        left.remove(found)
+        out.append(found)
+    return out
+
+
+def draw(path: Path, real: Array, made: Array, conditions: list[Condition]) -> None:
+    """FA real, FA generated, MD real, MD generated, one under the other; a column per person.
+
+    Parameters
+    ----------
+    real, made : (n, 2, X, Y, Z), physical units.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from contracts.maps import MAPS
+    from training.gallery import planes
+
+    lines = [(spec, k, label, volumes) for k, spec in enumerate(MAPS)
+             for label, volumes in (("held out", real), ("generated", made))]  # fmt: skip
+    size = (_INCHES * len(conditions), 0.42 * _INCHES * len(lines))
+    figure, axes = plt.subplots(len(lines), len(conditions), figsize=size)
+    for row, (spec, k, label, volumes) in zip(axes, lines, strict=True):
+        for axis, volume, person in zip(row, volumes, conditions, strict=True):
+            axis.imshow(planes(volume[k], spec), cmap="gray", vmin=0, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_frame_on(False)
+            if row is axes[0]:
+                axis.set_title(f"{person.age:.0f} years, {person.sex}", fontsize=8)
+        row[0].set_ylabel(f"{spec.label}\n{label}", fontsize=8)
+    figure.tight_layout(pad=0.4)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+@command()
+@click.option("--models", type=click.Path(path_type=Path), default=Path("data/models"))
+@click.option("--derivatives", type=click.Path(path_type=Path), default=Path("data/derivatives"))
+@click.option("--split", type=click.Path(path_type=Path), default=Path("data/split.json"))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/images"))
+@click.option("--steps", default=16, show_default=True, help="Network evaluations per volume.")
+def main(models: Path, derivatives: Path, split: Path, out: Path, steps: int) -> None:
+    """Pictures of both base generators beside held-out subjects."""
+    from models.generator import Generator
+    from training import dataset
+
+    test = dataset.load(derivatives, split, "base", "test")
+    chosen = nearest(list(test.conditions))
+    people = [test.conditions[i] for i in chosen]
+    for dim in ("2d", "3d"):
+        generator = Generator.load(models / dim / "base")
+        seeds = [_SEED + i for i in range(len(people))]
+        made = generator.sample(people, seeds, steps)
+        path = out / f"planes-{dim}.png"
+        draw(path, test.volumes[chosen], made, people)
+        say(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

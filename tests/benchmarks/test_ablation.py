@@ -1,0 +1,102 @@
+"""What is left out is left out, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import ablation
+from benchmarks.pictures import nearest
+from benchmarks.recipes.budget import Budget
+from contracts.condition import Condition
+from contracts.params import load
+from models.generator import Generator
+from tests.benchmarks.test_generators import PARAMS, _subjects
+from training.dataset import Subjects
+from training.settings import TrainSettings
+from training.train import untrained
+
+PEOPLE = [Condition(25, "F"), Condition(80, "M")]
+
+
+@pytest.fixture(scope="module")
+def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path.write_text(PARAMS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def subjects() -> Subjects:
+    return _subjects(24, 1)
+
+
+@pytest.fixture(scope="module")
+def whole(params: Path, subjects: Subjects, tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    settings = load(TrainSettings, "train.3d", params)
+    work = tmp_path_factory.mktemp("latents")
+    return untrained("3d", settings, subjects, subjects.encoded(), work)
+
+
+def test_modes_displacements_and_spectrum(whole: Generator, subjects: Subjects) -> None:
+    encoded, people = subjects.encoded(), subjects.conditions
+    before = whole.prior.start.covariance
+    common = ablation._without_displacements(whole, encoded, people).prior.start.covariance
+    bare = ablation._without_modes(whole, encoded, people).prior.start.covariance
+    white = ablation._without_spectrum(whole, encoded, people).prior.start.covariance
+    assert len(bare.modes) == 0 < len(before.modes)
+    assert len(common.modes) <= 4
+    assert np.ptp(white.power, axis=(1, 2, 3)).max() == 0 < np.ptp(before.power)
+    np.testing.assert_allclose(white.power.mean(), before.power.mean(), rtol=1e-5)
+    np.testing.assert_array_equal(white.modes, before.modes)
+
+
+def test_curves_and_regression(whole: Generator, subjects: Subjects) -> None:
+    encoded, people = subjects.encoded(), subjects.conditions
+    straight = ablation._without_curves(whole, encoded, people).prior.start
+    r = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape)).astype(np.float32)
+    mean, one = straight.mean(PEOPLE[:1]), PEOPLE[:1]
+    linear = straight.volume(2 * r, one) - mean
+    np.testing.assert_allclose(linear, 2 * (straight.volume(r, one) - mean), atol=1e-4)
+    alone = ablation._without_regression(whole, encoded, people).prior.start
+    young, old = alone.mean(PEOPLE)
+    np.testing.assert_array_equal(young, old)
+    np.testing.assert_allclose(young, encoded.mean(axis=0) * alone.mask, atol=1e-4)
+    assert np.ptp(whole.prior.start.mean(PEOPLE), axis=0).max() > 0.01
+
+
+def test_template_inputs_are_hidden_from_the_network(whole: Generator, subjects: Subjects) -> None:
+    whole = copy.deepcopy(whole)
+    network = whole.denoiser.network
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    channels = whole.prior.start.channels
+    x = torch.randn(1, 4 * channels, *subjects.space.shape)
+    other = x.clone()
+    other[:, -2 * channels :] += 1
+    told = torch.zeros(1), torch.zeros(1, 2)
+    with torch.no_grad():
+        assert not torch.equal(network(x, *told), network(other, *told))
+        ablation._without_template(whole, subjects.encoded(), subjects.conditions)
+        assert torch.equal(network(x, *told), network(other, *told))
+        other[:, 0] += 1
+        assert not torch.equal(network(x, *told), network(other, *told))
+
+
+def test_no_seconds_no_training(params: Path, subjects: Subjects, tmp_path: Path) -> None:
+    known = ablation.contestants("3d", params)
+    trained = known[ablation.WHOLE].train(subjects, Budget(0), 0, tmp_path)
+    assert trained.steps == 0
+    few, many = (trained.sample(PEOPLE, [1, 2], steps) for steps in (2, 6))
+    # The closed form takes any number of steps, but for what noise outside the mask adds.
+    assert np.abs(few - many)[:, 0].mean() < 1e-3
+    np.testing.assert_array_equal(few, trained.sample(PEOPLE, [1, 2], 2))
+
+
+def test_nobody_is_shown_twice() -> None:
+    people = [Condition(age, "F") for age in (24.0, 26.0, 50.0, 52.0, 88.0)]
+    assert nearest(people, (25.0, 25.0, 51.0, 90.0)) == [0, 1, 2, 4]
