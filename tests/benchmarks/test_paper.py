@@ -1,0 +1,35 @@
+"""Costs on paper: counted, not timed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.h200 import Case
+from benchmarks.paper import operations, preparation
+from contracts.errors import UserError
+from models.config import NetworkConfig
+
+
+def test_operations_grow_with_the_volume() -> None:
+    network = NetworkConfig(channels=(16, 32), attention=False)
+    small, size = operations(Case("small", (16, 16, 16), network, 1))
+    large, same = operations(Case("large", (32, 16, 16), network, 1))
+    assert size == same > 10_000
+    # All but the embeddings of time and condition is convolution.
+    assert large / small == pytest.approx(2, rel=0.01)
+
+
+def test_preparation_is_that_of_the_largest_cell(tmp_path: Path) -> None:
+    path = tmp_path / "scaling.json"
+    with pytest.raises(UserError, match=r"scaling\.py"):
+        preparation(path)
+    cells = [
+        {"voxels": 10.0, "subjects": 50, "prepare_seconds_per_volume": 9.0},
+        {"voxels": 100.0, "subjects": 5, "prepare_seconds_per_volume": 2.0},
+        {"voxels": 100.0, "subjects": 50, "prepare_seconds_per_volume": 1.0},
+    ]
+    path.write_text(json.dumps({"cells": cells}))
+    assert preparation(path) == pytest.approx(0.01)
