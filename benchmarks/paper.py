@@ -67,18 +67,29 @@ def preparation(path: Path = _SCALING) -> float:
 def main(tflops: float, steps: int) -> None:
     """Disk, preparation and training of the 3D generator for large cohorts."""
     per_voxel = preparation()
-    click.echo("| grid | M parameters | TFLOP per evaluation | subjects | disk (GB) | preparation "
-               "(core hours) | GPU hours | each subject is seen |\n" + "|---" * 8 + "|")  # fmt: skip
+    heads = (
+        "grid", "M parameters", "TFLOP per evaluation", "subjects", "disk (GB)",
+        "preparation (core hours)", "GPU hours", "each subject is seen",
+    )  # fmt: skip
+    rows = [heads, ("---",) * len(heads)]
     for case in NETWORKS:
         work, parameters = operations(case)
         x, y, z = case.shape
         hours = _PASSES * work * case.batch * steps / tflops / 3600
         for n in COHORTS:
             values = x * y * z * n
-            disk = values * _CHANNELS * _BYTES * _FILES / 1e9
-            prepared = values * per_voxel / 3600
-            click.echo(f"| {case.name} | {parameters / 1e6:.1f} | {work:.3f} | {n} | {disk:.0f} | "
-                       f"{prepared:.1f} | {hours:.2f} | {case.batch * steps / n:.0f} times |")  # fmt: skip
+            rows.append((
+                case.name,
+                f"{parameters / 1e6:.1f}",
+                f"{work:.3f}",
+                f"{n}",
+                f"{values * _CHANNELS * _BYTES * _FILES / 1e9:.0f}",
+                f"{values * per_voxel / 3600:.1f}",
+                f"{hours:.2f}",
+                f"{case.batch * steps / n:.0f} times",
+            ))  # fmt: skip
+    for row in rows:
+        click.echo(f"| {' | '.join(row)} |")
     click.echo(
         f"\n{steps} steps of {', '.join(f'{c.batch} volumes ({c.name})' for c in NETWORKS)}; "
         f"{tflops:g} TFLOP/s assumed; a step costs the same whatever the cohort's size."
