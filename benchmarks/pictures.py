@@ -56,14 +56,14 @@ def draw(path: Path, real: Array, made: Array, conditions: list[Condition]) -> N
              for label, volumes in (("held out", real), ("generated", made))]  # fmt: skip
     size = (_INCHES * len(conditions), 0.42 * _INCHES * len(lines))
     figure, axes = plt.subplots(len(lines), len(conditions), figsize=size)
+    for axis, person in zip(axes[0], conditions, strict=True):
+        axis.set_title(f"{person.age:.0f} years, {person.sex}", fontsize=8)
     for row, (spec, k, label, volumes) in zip(axes, lines, strict=True):
-        for axis, volume, person in zip(row, volumes, conditions, strict=True):
+        for axis, volume in zip(row, volumes, strict=True):
             axis.imshow(planes(volume[k], spec), cmap="gray", vmin=0, vmax=1)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_frame_on(False)
-            if row is axes[0]:
-                axis.set_title(f"{person.age:.0f} years, {person.sex}", fontsize=8)
         row[0].set_ylabel(f"{spec.label}\n{label}", fontsize=8)
     figure.tight_layout(pad=0.4)
     path.parent.mkdir(parents=True, exist_ok=True)
