@@ -44,6 +44,7 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
         return replace(settings, path=path)
 
     remade: dict[str, Remake] = {
+        "without rim": _without_rim,
         "without displacements": _without_displacements,
         "without modes": _without_modes,
         "without spectrum": _without_spectrum,
@@ -60,6 +61,15 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
 
 # They say nothing before the network is trained.
 _TRAINED_ONLY = ("without Gaussian start", "without template inputs")
+
+
+def _without_rim(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """Maps are tied to the outline by the covariance alone."""
+    from models.prior import Prior
+
+    return _with(generator, Prior.fit(encoded, _voxels(generator).mask, conditions))
 
 
 def _without_displacements(
@@ -127,7 +137,8 @@ def _without_regression(
     from models.prior import Prior
 
     anyone = [Condition(50.0, "F")] * len(conditions)
-    prior = Prior.fit(encoded, _voxels(generator).mask, anyone)
+    whole = _voxels(generator)
+    prior = Prior.fit(encoded, whole.mask, anyone, rim=whole.rim)
     coefficients = np.zeros_like(prior.coefficients)
     coefficients[0] = np.tensordot(design(anyone[:1])[0], prior.coefficients, axes=1)
     return _with(generator, replace(prior, coefficients=coefficients))

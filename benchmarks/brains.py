@@ -16,6 +16,7 @@ from models.coverage import Coverage
 from models.generator import Generator
 from models.identity import GeneratorConfig
 from models.prior import Prior
+from models.rim import Rim
 from training import cache
 from training.dataset import Residuals
 
@@ -55,7 +56,7 @@ def prepare(
     zooms = [_HEAD_MM / s for s in shape]
     space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))
     reach = representation.reach(representation.brain(one) for one in encoded)
-    prior = Prior.fit(encoded, reach, people(n))
+    prior = Prior.fit(encoded, reach, people(n), rim=Rim.fit(encoded, reach, people(n)))
     names = tuple(m.name for m in MAPS)
     config = GeneratorConfig("3d", space, names, network, PathConfig(), Coverage.of(people(n)))
     generator = Generator(config, prior)

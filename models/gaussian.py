@@ -55,13 +55,15 @@ def contrasts(conditions: Sequence[Condition], sites: Sequence[str]) -> NDArray[
     return rows
 
 
-def regress(values: Array, conditions: Sequence[Condition], sites: Sequence[str] = ()) -> Array:
+def regress(
+    values: Sequence[Array] | Array, conditions: Sequence[Condition], sites: Sequence[str] = ()
+) -> Array:
     """Least-squares coefficients (4 + S, ...) of (n, ...) values on `design`.
 
     One value after the other is read, so that `values` may be a memory map of any length.
     """
     inverse = np.linalg.pinv(design(conditions, sites))
-    coefficients = np.zeros((len(inverse), *values.shape[1:]))
+    coefficients = np.zeros((len(inverse), *values[0].shape))
     for weights, value in zip(inverse.T, values, strict=True):
         for k, weight in enumerate(weights):
             coefficients[k] += weight * value

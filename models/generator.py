@@ -218,9 +218,7 @@ class Generator:
             given = torch.from_numpy(known).to(device)
         with torch.inference_mode():
             residual = sampler(denoise, draw, self.denoiser.mask, on_step, given)
-        channels = self.prior.volume(residual.cpu().numpy(), conditions)
-        if levels is not None:
-            channels[:, -1] = levels
+        channels = self.prior.volume(residual.cpu().numpy(), conditions, levels)
         return representation.decode(channels, self.maps)
 
     def _levels(self, masks: NDArray[np.bool_], count: int) -> Array:

@@ -45,10 +45,12 @@ class LatentPrior:
         latents = self.autoencoder.encode(self.voxels.residual(volumes, conditions))
         return self.start.residual(latents, conditions)
 
-    def volume(self, residual: Array, conditions: Sequence[Condition]) -> Array:
+    def volume(
+        self, residual: Array, conditions: Sequence[Condition], levels: Array | None = None
+    ) -> Array:
         """Encoded volumes of it; inverse of `residual` but for what the latents do not hold."""
         made = self.autoencoder.decode(self.start.volume(residual, conditions))
-        return self.voxels.volume(made, conditions)
+        return self.voxels.volume(made, conditions, levels)
 
     def with_gain(self, volumes: Array, conditions: Sequence[Condition]) -> LatentPrior:
         """See `Prior.with_gain`; another site's residuals are encoded as the base group's."""

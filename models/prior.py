@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.condition import Condition
+from models import representation
 from models.field import Covariance
 from models.gaussian import Array, design, regress
+from models.rim import Rim
 
 # A voxel's spread below this share of the largest is the noise of a nearly empty voxel.
 _SCALE_FLOOR = 0.05
@@ -32,7 +34,8 @@ _SLAB_BYTES = 64 * 2**20
 class Prior:
     """A closed-form model of whole volumes: the start that a network's training adds to.
 
-    A volume v is written v = mean(condition) + scale * g(r), where g is a monotone curve per
+    A volume v, less what follows its outline (`models.rim`), is written
+    mean(condition) + scale * g(r), where g is a monotone curve per
     voxel that gives normal values r the voxel's own distribution (a Gaussian copula: Liu et al.
     2009 call it nonparanormal). In a voxel that is fluid in some and tissue in others that is far
     from a bell. r is modelled as a Gaussian field, see `models.field`; how it departs from that is
@@ -50,6 +53,7 @@ class Prior:
         site's, since scanners differ first of all by a factor on FA and on MD.
     centre : (4 + S,), mean regressors of the training subjects.
     sites : that the regression tells apart; empty: none.
+    rim : how maps follow the level set; None: not at all, or volumes have none.
     """
 
     coefficients: Array
@@ -60,6 +64,7 @@ class Prior:
     gain: Array
     centre: Array
     sites: tuple[str, ...] = ()
+    rim: Rim | None = None
 
     @classmethod
     def fit(
@@ -68,6 +73,7 @@ class Prior:
         mask: NDArray[np.bool_],
         conditions: Sequence[Condition],
         sites: tuple[str, ...] = (),
+        rim: Rim | None = None,
     ) -> Prior:
         """Fit to encoded (n, C, X, Y, Z) volumes inside an (X, Y, Z) mask.
 
@@ -75,19 +81,20 @@ class Prior:
         memory map of any length.
         """
         n, channels = volumes.shape[:2]
-        coefficients = regress(volumes, conditions, sites) * mask
+        freed = _Rows(lambda i: volumes[i] if rim is None else rim.freed(volumes[i]), n)
+        coefficients = regress(freed, conditions, sites) * mask
         rows = design(conditions, sites).astype(np.float32)
 
         def deviation(i: int) -> Array:
-            left: Array = (volumes[i] - np.tensordot(rows[i], coefficients, axes=1)) * mask
+            left: Array = (freed[i] - np.tensordot(rows[i], coefficients, axes=1)) * mask
             return left
 
         variance, mean = np.zeros(volumes.shape[1:]), np.zeros(volumes.shape[1:])
         for i in range(n):
             variance += np.square(deviation(i), dtype=np.float64) / n
-            mean += volumes[i] / n
+            mean += freed[i] / n
         scale = _local_spread(variance, mask)
-        knots = _curves(volumes, rows, coefficients, np.where(mask, scale, np.float32(np.inf)))
+        knots = _curves(volumes, rows, coefficients, np.where(mask, scale, np.float32(np.inf)), rim)
         normal = _Rows(lambda i: _to_normal(deviation(i) / scale, knots) * mask, n)
         # A regression fits its own subjects better than new ones.
         wider = np.float32(np.sqrt(n / max(n - len(coefficients), 1)))
@@ -100,6 +107,7 @@ class Prior:
             gain=np.ones(channels, dtype=np.float32),
             centre=rows.mean(axis=0),
             sites=sites,
+            rim=rim,
         )
 
     @property
@@ -124,20 +132,41 @@ class Prior:
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
         """r of encoded volumes, cut at -3 and 3; up to that the inverse of `volume`."""
-        deviation = (volumes - self.mean(conditions)) / self.scale * self.mask
+        freed = volumes if self.rim is None else self.rim.freed(volumes)
+        deviation = (freed - self.mean(conditions)) / self.scale * self.mask
         r: Array = _to_normal(deviation, self.knots) * self.mask
         return r
 
-    def volume(self, residual: Array, conditions: Sequence[Condition]) -> Array:
-        """Encoded volumes of r; inverse of `residual` inside the mask."""
+    def volume(
+        self, residual: Array, conditions: Sequence[Condition], levels: Array | None = None
+    ) -> Array:
+        """Encoded volumes of r; inverse of `residual` inside the mask.
+
+        Where maps follow the outline, the level set of the result is that of its brain: what r
+        holds is one only nearly, unless r is that of a volume.
+
+        Parameters
+        ----------
+        levels : (n, X, Y, Z), level sets to be had instead of those of r.
+        """
         deviation = _from_normal(residual, self.knots) * self.scale * self.mask
-        return (self.mean(conditions) + deviation).astype(np.float32)
+        out = (self.mean(conditions) + deviation).astype(np.float32)
+        if levels is not None:
+            out[:, -1] = levels
+        elif self.rim is not None:
+            for one in out:
+                inside = representation.brain(one)
+                if inside.any():
+                    one[-1] = representation.level_set(inside)
+        return out if self.rim is None else self.rim.followed(out)
 
     def with_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
         """This prior with the gain that fits another cohort best, by least squares per map.
 
         The level set keeps 1: another scanner does not change the size of heads.
         """
+        if self.rim is not None:
+            volumes = self.rim.freed(volumes)
         base = replace(self, gain=np.ones_like(self.gain)).mean(conditions)
         axes = (0, 2, 3, 4)
         gain = (volumes * base * self.mask).sum(axis=axes) / (base**2 * self.mask).sum(axis=axes)
@@ -162,18 +191,23 @@ class _Rows(Sequence[Array]):
         return self._row(range(self._count)[i])
 
 
-def _curves(volumes: Array, rows: Array, coefficients: Array, scale: Array) -> Array:
+def _curves(
+    volumes: Array, rows: Array, coefficients: Array, scale: Array, rim: Rim | None
+) -> Array:
     """Knots (9, C, X, Y, Z) of what `rows @ coefficients` leaves of `volumes`, over `scale`.
 
     Quantiles need all subjects of a voxel: voxels are taken in slabs.
     """
-    flat, expected, spread = (a.reshape(len(a), -1) for a in (volumes, coefficients, scale[None]))
-    out = np.empty((len(_NORMAL), flat.shape[1]), dtype=np.float32)
-    width = max(_SLAB_BYTES // flat[:, :1].nbytes, 1)
-    for first in range(0, flat.shape[1], width):
+    flat, expected, spread = (
+        a.reshape(len(a), len(scale), -1) for a in (volumes, coefficients, scale[None])
+    )
+    out = np.empty((len(_NORMAL), *flat.shape[1:]), dtype=np.float32)
+    width = max(_SLAB_BYTES // flat[:, :, :1].nbytes, 1)
+    for first in range(0, flat.shape[2], width):
         slab = slice(first, first + width)
-        left: Array = flat[:, slab] - rows @ expected[:, slab]
-        out[:, slab] = _rising(left / spread[:, slab])
+        values = flat[:, :, slab] if rim is None else rim.at(slab).freed(flat[:, :, slab])
+        left: Array = values - np.tensordot(rows, expected[:, :, slab], axes=1)
+        out[:, :, slab] = _rising(left / spread[:, :, slab])
     return out.reshape(len(_NORMAL), *scale.shape)
 
 

@@ -75,6 +75,11 @@ def level_set(mask: NDArray[np.bool_]) -> Array:
     return _level(mask, distance_transform_edt(~mask))
 
 
+def at_depth(voxels: float) -> np.float32:
+    """The level set so many voxels inside the rim, which runs half a voxel beyond the last."""
+    return np.float32(voxels / _DEPTH)
+
+
 def _level(mask: NDArray[np.bool_], outside: NDArray[np.float64]) -> Array:
     from scipy.ndimage import distance_transform_edt
 

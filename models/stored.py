@@ -15,6 +15,7 @@ from models.config import LatentConfig
 from models.field import Covariance
 from models.latent import LatentPrior
 from models.prior import Prior
+from models.rim import Rim
 
 WEIGHTS_FILE, PRIOR_FILE = "weights.safetensors", "prior.safetensors"
 LATENT_FILE = "latent.safetensors"
@@ -67,12 +68,16 @@ def _tensors(prior: Prior) -> Tensors:
     }
     for name in ("power", "modes", "variance"):
         parts[f"covariance.{name}"] = getattr(prior.covariance, name)
+    if prior.rim is not None:
+        parts |= {"rim.slopes": prior.rim.slopes, "rim.centre": prior.rim.centre}
     return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 
 
 def _prior(tensors: Tensors, sites: tuple[str, ...]) -> Prior:
-    parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}}
+    parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}, "rim": {}}
     for name, tensor in tensors.items():
         owner, field_name = name.split(".")
         parts[owner][field_name] = tensor.numpy()
-    return Prior(covariance=Covariance(**parts["covariance"]), sites=sites, **parts["prior"])
+    rim = Rim(**parts["rim"]) if parts["rim"] else None
+    covariance = Covariance(**parts["covariance"])
+    return Prior(covariance=covariance, sites=sites, rim=rim, **parts["prior"])

@@ -140,6 +140,7 @@ def untrained(
     from models.identity import GeneratorConfig
     from models.latent import LatentPrior
     from models.prior import Prior
+    from models.rim import Rim
     from training.latents import latent_prior
 
     reach = representation.reach(representation.brain(volume) for volume in encoded)
@@ -157,7 +158,8 @@ def untrained(
         drop_condition=settings.loop.drop_condition,
         latent=latent.autoencoder if latent else None,
     )
-    voxels = Prior.fit(encoded, reach, subjects.conditions, sites)
+    rim = Rim.fit(encoded, reach, subjects.conditions, sites)
+    voxels = Prior.fit(encoded, reach, subjects.conditions, sites, rim)
     prior: Prior | LatentPrior = voxels
     if latent:
         prior = latent_prior(voxels, encoded, subjects.conditions, latent, work, log)

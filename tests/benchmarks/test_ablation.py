@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,14 @@ def test_modes_displacements_and_spectrum(whole: Generator, subjects: Subjects) 
 
 def test_curves_and_regression(whole: Generator, subjects: Subjects) -> None:
     encoded, people = subjects.encoded(), subjects.conditions
-    straight = ablation._without_curves(whole, encoded, people).prior.start
+    straight = replace(ablation._without_curves(whole, encoded, people).prior.start, rim=None)
     r = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape)).astype(np.float32)
     mean, one = straight.mean(PEOPLE[:1]), PEOPLE[:1]
     linear = straight.volume(2 * r, one) - mean
     np.testing.assert_allclose(linear, 2 * (straight.volume(r, one) - mean), atol=1e-4)
+    loose = ablation._without_rim(whole, encoded, people).prior.start
+    assert loose.rim is None
+    assert whole.prior.start.rim is not None
     alone = ablation._without_regression(whole, encoded, people).prior.start
     young, old = alone.mean(PEOPLE)
     np.testing.assert_array_equal(young, old)

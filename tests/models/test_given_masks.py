@@ -21,6 +21,7 @@ from models.generator import Generator
 from models.identity import GeneratorConfig
 from models.path import Path
 from models.prior import Prior
+from models.rim import Rim
 from models.sampler import Sampler
 from tests.models.fields import SHAPE
 from tests.models.tiny import NETWORK, SPACE, tiny_generator, tiny_volumes
@@ -46,7 +47,9 @@ def generator_of(dim: Literal["2d", "3d"], path: PathConfig) -> Generator:
     encoded = representation.encode(volumes, masks, (FA, MD))
     config = GeneratorConfig(dim, SPACE, ("fa", "md"), NETWORK, path, Coverage.of(people))
     torch.manual_seed(0)
-    generator = Generator(config, Prior.fit(encoded, representation.reach(masks), people))
+    reach = representation.reach(masks)
+    rim = Rim.fit(encoded, reach, people)
+    generator = Generator(config, Prior.fit(encoded, reach, people, rim=rim))
     with torch.no_grad():
         for parameter in generator.denoiser.network.parameters():
             if not parameter.any():

@@ -16,6 +16,7 @@ from models.coverage import Coverage
 from models.generator import Generator
 from models.identity import GeneratorConfig
 from models.prior import Prior
+from models.rim import Rim
 
 SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))
 NETWORK = NetworkConfig(channels=(16, 16), attention=True)
@@ -55,7 +56,9 @@ def tiny_generator(
     )
     torch.manual_seed(seed)
     encoded = representation.encode(volumes, masks, (FA, MD))
-    generator = Generator(config, Prior.fit(encoded, representation.reach(masks), people))
+    reach = representation.reach(masks)
+    rim = Rim.fit(encoded, reach, people)
+    generator = Generator(config, Prior.fit(encoded, reach, people, rim=rim))
     if trained:
         with torch.no_grad():
             for parameter in generator.denoiser.network.parameters():

@@ -1,0 +1,161 @@
+"""How maps follow the outline: known slopes come back, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from contracts.condition import Condition
+from contracts.maps import FA, MD
+from models import representation
+from models.prior import Prior
+from models.rim import Rim
+
+SHAPE = (16, 18, 16)
+
+
+def _people(n: int) -> list[Condition]:
+    ages = np.random.default_rng(0).uniform(20, 80, n)
+    return [Condition(float(a), "M" if i % 2 else "F") for i, a in enumerate(ages)]
+
+
+def _outlines(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks (n, X, Y, Z) of balls of several sizes, and their level sets."""
+    rng = np.random.default_rng(1)
+    places = np.stack(np.meshgrid(*(np.arange(s) for s in SHAPE), indexing="ij"))
+    centres = np.array(SHAPE) / 2 - 0.5 + rng.normal(0, 0.4, (n, 3))
+    radii = rng.uniform(4.5, 6.5, n)
+    away = np.linalg.norm(places[None] - centres[:, :, None, None, None], axis=1)
+    masks = away < radii[:, None, None, None]
+    return masks, np.stack([representation.level_set(m) for m in masks])
+
+
+def _tied(n: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """Encoded volumes whose maps are noise, and 1 and -2 times what the level set has below the
+    outermost layer."""
+    masks, levels = _outlines(n)
+    rng = np.random.default_rng(2)
+    maps = noise * rng.standard_normal((n, 2, *SHAPE)).astype(np.float32)
+    below = np.clip(levels, 1 / 6, 2.5 / 3)
+    maps += below[:, None] * np.array([1, -2], dtype=np.float32)[:, None, None, None]
+    return np.concatenate([maps, levels[:, None]], axis=1), representation.reach(masks)
+
+
+def test_finds_slopes_that_are_there() -> None:
+    volumes, reach = _tied(200, 0.05)
+    rim = Rim.fit(volumes, reach, _people(200))
+    crossed = reach & (np.clip(volumes[:, 2], 1 / 6, 2.5 / 3).std(axis=0) > 0.2)
+    assert crossed.sum() > 100
+    for k, slope in enumerate((1, -2)):
+        assert abs(rim.slopes[1, k][crossed].mean() / slope - 1) < 0.05
+    # Nothing ties the maps to the level set beyond the outermost layer.
+    assert np.abs(rim.slopes[0][:, crossed].mean(axis=1)).max() < 0.05
+    left = rim.freed(volumes)[:, :2]
+    assert left[:, :, crossed].std(axis=0).mean() < 0.3 * volumes[:, :2, crossed].std(axis=0).mean()
+
+
+def test_is_zero_where_outlines_do_not_differ_and_outside_the_mask() -> None:
+    volumes, reach = _tied(12, 0.1)
+    volumes[:, 2] = volumes[0, 2]
+    assert np.abs(Rim.fit(volumes, reach, _people(12)).slopes).max() < 1e-3
+    volumes, reach = _tied(12, 0.1)
+    rim = Rim.fit(volumes, reach, _people(12))
+    assert not rim.slopes[:, :, ~reach].any()
+    np.testing.assert_array_equal(rim.freed(volumes)[:, :, ~reach], volumes[:, :, ~reach])
+
+
+def test_an_effect_of_age_on_both_is_left_to_the_regression() -> None:
+    volumes, reach = _tied(60, 0.1)
+    people = _people(60)
+    age = np.array([c.age for c in people])[:, None, None, None, None] / 100
+    aged = volumes.copy()
+    aged[:, :2] += age
+    np.testing.assert_allclose(
+        Rim.fit(aged, reach, people).slopes, Rim.fit(volumes, reach, people).slopes, atol=1e-4
+    )
+
+
+def test_followed_inverts_freed_of_one_of_many_and_of_some_places() -> None:
+    volumes, reach = _tied(12, 0.1)
+    rim = Rim.fit(volumes, reach, _people(12))
+    freed = rim.freed(volumes)
+    np.testing.assert_array_equal(freed[:, 2], volumes[:, 2])
+    np.testing.assert_allclose(rim.followed(freed), volumes, atol=1e-6)
+    np.testing.assert_array_equal(rim.freed(volumes[3]), freed[3])
+    places = slice(1000, 1200)
+    flat = volumes.reshape(12, 3, -1)[:, :, places]
+    np.testing.assert_array_equal(
+        rim.at(places).freed(flat), freed.reshape(12, 3, -1)[:, :, places]
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[Prior, np.ndarray, list[Condition]]:
+    masks, _ = _outlines(40)
+    rng = np.random.default_rng(3)
+    own = rng.normal(1, 0.05, (40, 2, *SHAPE)) * np.array([0.4, 9e-4])[:, None, None, None]
+    volumes = (own * masks[:, None]).astype(np.float32)
+    encoded = representation.encode(volumes, masks, (FA, MD))
+    reach, people = representation.reach(masks), _people(40)
+    return (
+        Prior.fit(encoded, reach, people, rim=Rim.fit(encoded, reach, people)),
+        encoded,
+        people,
+    )
+
+
+def test_prior_takes_volumes_apart_and_puts_them_together_again(
+    fitted: tuple[Prior, np.ndarray, list[Condition]],
+) -> None:
+    prior, encoded, people = fitted
+    residual = prior.residual(encoded, people)
+    kept = (np.abs(residual) < 3).all(axis=1) & prior.mask
+    again = prior.volume(residual, people)
+    same = kept & (np.abs(again[:, 2] - encoded[:, 2]) < 1e-4)
+    assert same.sum() > 0.95 * prior.mask.sum() * len(people)
+    for k in range(2):
+        np.testing.assert_allclose(again[:, k][same], encoded[:, k][same], atol=1e-4)
+
+
+def test_drawn_level_sets_are_those_of_their_brains(
+    fitted: tuple[Prior, np.ndarray, list[Condition]],
+) -> None:
+    prior, _, people = fitted
+    drawn = np.random.default_rng(4).standard_normal((6, 3, *SHAPE)).astype(np.float32)
+    made = prior.volume(drawn * prior.mask, people[:6])
+    raw = replace(prior, rim=None).volume(drawn * prior.mask, people[:6])
+    for one, other in zip(made, raw, strict=True):
+        brain = representation.brain(one)
+        np.testing.assert_array_equal(brain, representation.brain(other))
+        np.testing.assert_array_equal(one[2], representation.level_set(brain))
+
+
+def test_maps_follow_the_level_set_that_is_asked_for(
+    fitted: tuple[Prior, np.ndarray, list[Condition]],
+) -> None:
+    prior, encoded, people = fitted
+    flat = np.zeros_like(encoded[:2])
+    levels = encoded[[5, 9], 2]
+    made = prior.volume(flat, people[:2], levels)
+    np.testing.assert_array_equal(made[:, 2], levels)
+    expected = prior.mean(people[:2])
+    expected[:, :2] += replace(prior, rim=None).volume(flat, people[:2])[:, :2] - expected[:, :2]
+    expected[:, 2] = levels
+    assert prior.rim is not None
+    np.testing.assert_allclose(made, prior.rim.followed(expected), atol=1e-6)
+
+
+def test_a_brain_that_is_not_there_has_no_level_set(
+    fitted: tuple[Prior, np.ndarray, list[Condition]],
+) -> None:
+    prior, _, people = fitted
+    nobody = np.zeros((1, 3, *SHAPE), dtype=np.float32)
+    nobody[:, 2] = -50
+    coefficients = prior.coefficients.copy()
+    coefficients[:, 2] = 0
+    coefficients[0, 2] = -1
+    made = replace(prior, coefficients=coefficients).volume(nobody, people[:1])
+    assert np.isfinite(made).all()
+    assert not representation.brain(made).any()
