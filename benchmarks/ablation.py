@@ -227,6 +227,7 @@ def main(
     from benchmarks.generators import judged, run, versions
     from benchmarks.scores import table
     from contracts.params import PARAMS_FILE
+    from models.identity import FORMAT
     from training import dataset
 
     known = contestants(dim, PARAMS_FILE)
@@ -235,7 +236,9 @@ def main(
         dataset.load(derivatives, split, group, part) for part in ("train", "val", "test")
     )
     conditions = [test.conditions[i % len(test.conditions)] for i in range(samples)]
-    settings = (subjects.digest, test.digest, dim, seconds, samples, PARAMS_FILE.read_bytes())
+    settings = (
+        subjects.digest, test.digest, dim, seconds, samples, FORMAT, PARAMS_FILE.read_bytes(),
+    )  # fmt: skip
     work = work / hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
     torch.set_num_threads(1)
     with threadpool_limits(1):

@@ -137,6 +137,11 @@ def versions() -> dict[str, str]:
     help="Network evaluations per volume of a peer: DDIM; 1000 is its own DDPM.",
 )
 @click.option("--tutorial-width", is_flag=True, help="Pixel networks as wide as the tutorials'.")
+@click.option(
+    "--newcomers",
+    default=0,
+    help="Simulate so many new people and judge beside them, not beside the test part.",
+)
 @click.option("--costs/--no-costs", default=True, help="Also what samples and steps cost.")
 @click.option("--derivatives", type=click.Path(path_type=Path), default=Path("data/derivatives"))
 @click.option("--split", type=click.Path(path_type=Path), default=Path("data/split.json"))
@@ -158,6 +163,7 @@ def main(
     repeats: int,
     peer_evaluations: int,
     tutorial_width: bool,
+    newcomers: int,
     costs: bool,
     derivatives: Path,
     split: Path,
@@ -170,7 +176,9 @@ def main(
     from threadpoolctl import threadpool_limits
 
     from benchmarks import contestants
+    from benchmarks.newcomers import newcomers as make_newcomers
     from contracts.params import PARAMS_FILE
+    from models.identity import FORMAT
     from training import dataset
 
     known = contestants.contestants(tutorial_width)
@@ -179,12 +187,14 @@ def main(
         raise UserError(f"no contestant {', '.join(unknown)}: expected some of {', '.join(known)}")
     subjects, val, test = (dataset.load(derivatives, split, group, p) for p in
                            ("train", "val", "test"))  # fmt: skip
+    if newcomers:
+        test = make_newcomers(newcomers, work.with_name("newcomers"))
     conditions = [test.conditions[i % len(test.conditions)] for i in range(samples)]
     settings = (
         subjects.digest, test.digest, seconds, samples, peer_evaluations, tutorial_width,
     )  # fmt: skip
     work = work / hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
-    own = hashlib.sha256(PARAMS_FILE.read_bytes()).hexdigest()[:12]
+    own = hashlib.sha256(f"{FORMAT} {PARAMS_FILE.read_text()}".encode()).hexdigest()[:12]
 
     def folder(name: str, seed: int) -> Path:
         return work / "-".join([name, *([own] if known[name].own else []), str(seed)])
