@@ -68,7 +68,8 @@ class Rim:
             held += row[:, None, None] * both
             squares += both[:2, None] * both
         # Normal equations of what the regression leaves over: less what it explains.
-        explained = np.linalg.solve(rows.T @ rows, held.reshape(len(held), -1)).reshape(held.shape)
+        # (A cohort of women alone leaves the regressors dependent.)
+        explained = np.tensordot(np.linalg.pinv(rows.T @ rows, hermitian=True), held, axes=1)
         left = (squares - np.einsum("phv,pcv->hcv", held[:, :2], explained)) / n
         gram, towards = np.moveaxis(left[:, :2], 2, 0), np.moveaxis(left[:, 2:], 2, 0)
         ridge = max(_RIDGE * np.trace(gram.mean(axis=0)) / 2, _LEAST_RIDGE)

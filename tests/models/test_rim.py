@@ -77,6 +77,18 @@ def test_an_effect_of_age_on_both_is_left_to_the_regression() -> None:
     )
 
 
+def test_a_cohort_of_one_sex_loses_nothing_but_the_effect_of_sex() -> None:
+    volumes, reach = _tied(60, 0.1)
+    women = [replace(c, sex="F") for c in _people(60)]
+    alone = Rim.fit(volumes, reach, women)
+    mixed = Rim.fit(volumes, reach, _people(60))
+    # One regressor of 60 less: the slopes move by what chance ties to sex.
+    np.testing.assert_allclose(
+        alone.slopes[1].mean((1, 2, 3)), mixed.slopes[1].mean((1, 2, 3)), rtol=0.05
+    )
+    np.testing.assert_allclose(alone.followed(alone.freed(volumes)), volumes, atol=1e-6)
+
+
 def test_followed_inverts_freed_of_one_of_many_and_of_some_places() -> None:
     volumes, reach = _tied(12, 0.1)
     rim = Rim.fit(volumes, reach, _people(12))
