@@ -247,7 +247,7 @@ def main(
             for seed in range(repeats)
             for name in chosen
             for row in run(
-                name, known[name], subjects, conditions, seconds, seed, _EVALUATIONS,
+                name, known[name], subjects, conditions, seconds, seed, (_EVALUATIONS,),
                 work / f"{name.replace(' ', '-')}-{seed}",
             )
         ]  # fmt: skip

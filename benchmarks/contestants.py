@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,13 @@ Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
 Remake = Callable[[Generator, Array, Sequence[Condition]], Generator]
 
 _WARM, _TIMED = 2, 10
+# Ways to sample ours: what `Generator.sample` is told.
+_DDPM: Mapping[str, Mapping[str, Any]] = {
+    "ancestral": {"steps": 1000, "sampler": "ancestral"},
+}
+_GUIDED: Mapping[str, Mapping[str, Any]] = {
+    f"guidance {factor}": {"steps": 8, "guidance": float(factor)} for factor in (2, 3)
+}
 # Of the autoencoder of latents, before the network's.
 _FIRST_STEPS = 100
 # Widths at which some dozens of steps fit into a few minutes of one core at 40 x 48 x 40 voxels.
@@ -50,12 +58,14 @@ class Trained:
     steps : optimizer steps made.
     parameters : numbers trained.
     digest : short hash of the weights.
+    others : further ways to sample: what is added to the name, and network evaluations.
     """
 
     sample: Sample
     steps: int
     parameters: int
     digest: str
+    others: Mapping[str, tuple[Sample, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,8 @@ def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dic
         "ours-3d": Contestant(ours("3d", params), own=True),
         "ours-3d-patch4": Contestant(ours("3d", params, _coarse), own=True),
         "ours-3d-latent": Contestant(ours("3d", params, _latent), own=True),
+        "ours-3d-ddpm": Contestant(ours("3d", params, others=_DDPM), own=True),
+        "ours-3d-guided": Contestant(ours("3d", params, _withheld, others=_GUIDED), own=True),
         "gaussian": Contestant(_gaussian),
         "monai-ddpm-2d": _peer(partial(PixelDiffusion, flat)),
         "monai-ddpm-3d": _peer(partial(PixelDiffusion, deep)),
@@ -162,6 +174,11 @@ def _latent(settings: TrainSettings) -> TrainSettings:
     return replace(settings, network=network, latent=latent)
 
 
+def _withheld(settings: TrainSettings) -> TrainSettings:
+    """Trained with a null token, so that it can be guided."""
+    return replace(settings, loop=replace(settings.loop, drop_condition=0.1))
+
+
 def _as_is(generator: Generator, encoded: Array, conditions: Sequence[Condition]) -> Generator:
     return generator
 
@@ -171,6 +188,7 @@ def ours(
     params: Path,
     change: Callable[[TrainSettings], TrainSettings] = lambda settings: settings,
     remake: Remake = _as_is,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Subjects, Budget, int, Path], Trained]:
     """Ours as `Contestant.train`; a budget of 0 seconds leaves the network untrained.
 
@@ -178,7 +196,17 @@ def ours(
     ----------
     change : of the settings in `params`.
     remake : makes of the untrained generator the one that is trained.
+    others : further ways to sample, as arguments of `Generator.sample`.
     """
+
+    def ready(generator: Generator, steps: int) -> Trained:
+        size = sum(p.numel() for p in generator.denoiser.network.parameters())
+        ways: dict[str, tuple[Sample, int]] = {}
+        for name, told in (others or {}).items():
+            # Guidance asks the network twice per step.
+            asked = told["steps"] * (2 if told.get("guidance", 1.0) != 1 else 1)
+            ways[name] = (partial(_told, generator, told), asked)
+        return Trained(generator.sample, steps, size, generator.digest, ways)
 
     def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
         begun = time.process_time()
@@ -187,9 +215,8 @@ def ours(
         encoded = subjects.encoded()
         generator = untrained(dim, settings, subjects, encoded, work / "latents")
         generator = remake(generator, encoded, subjects.conditions)
-        size = sum(p.numel() for p in generator.denoiser.network.parameters())
         if budget.seconds == 0:
-            return Trained(generator.sample, 0, size, generator.digest)
+            return ready(generator, 0)
         data = Residuals.of(generator.prior, encoded, subjects.conditions, work / "data")
         steps = budget.steps
         if steps is None:
@@ -204,6 +231,16 @@ def ours(
             steps = max(1, int(left / ((now - before) / _TIMED)))
         fit_steps(generator, data, settings, steps, work / "fit")
         shutil.rmtree(work / "data")
-        return Trained(generator.sample, steps, size, generator.digest)
+        return ready(generator, steps)
 
     return train
+
+
+def _told(
+    generator: Generator,
+    told: Mapping[str, Any],
+    conditions: Sequence[Condition],
+    seeds: Sequence[int],
+    evaluations: int,
+) -> Array:
+    return generator.sample(conditions, seeds, **told)

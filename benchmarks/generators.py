@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,12 @@ from contracts.console import command, say
 from contracts.errors import UserError
 
 if TYPE_CHECKING:
-    from benchmarks.contestants import Contestant, Trained
+    from benchmarks.contestants import Contestant, Sample
     from contracts.condition import Condition
     from training.dataset import Subjects
 
 NAMES = ("ours-2d", "ours-3d", "gaussian", "monai-ddpm-2d", "monai-ddpm-3d", "monai-ldm-3d", "seed")
-_OWN_EVALUATIONS = (16, 8, 4)
+_EVALUATIONS = (16, 8, 4)
 # No stage and no other benchmark samples from these.
 _FIRST_SEED = 500_000
 
@@ -42,12 +43,13 @@ def run(
     conditions: list[Condition],
     seconds: float,
     seed: int,
-    peer_evaluations: int,
+    evaluations: Sequence[int],
     folder: Path,
 ) -> list[dict[str, Any]]:
     """Train and sample one contestant, unless its folder says that it was done.
 
-    Returns a row per number of evaluations, whose ``volumes`` is a file's name.
+    Returns a row per number of evaluations and per further way to sample; its ``volumes`` is a
+    file's name.
     """
     import numpy as np
 
@@ -63,18 +65,20 @@ def run(
     begun = time.process_time()
     trained = contestant.train(subjects, Budget(seconds), seed, folder / "work")
     spent = time.process_time() - begun
+    ways = [(name, trained.sample, count) for count in evaluations]
+    ways += [(f"{name}, {way}", sample, n) for way, (sample, n) in trained.others.items()]
     rows = []
-    for evaluations in _OWN_EVALUATIONS if contestant.own else (peer_evaluations,):
-        say(f"{name}, seed {seed}: sampling at {evaluations} evaluations")
+    for way, sample, count in ways:
+        say(f"{way}, seed {seed}: sampling at {count} evaluations")
         begun = time.process_time()
-        volumes = _sample(trained, conditions, evaluations, f"{name} sampling")
-        path = folder / f"volumes-{evaluations}.npy"
+        volumes = _sample(sample, conditions, count, f"{way} sampling")
+        path = folder / f"volumes-{count}{way.removeprefix(name).replace(', ', '-')}.npy"
         np.save(path, volumes)
         rows.append({
-            "name": name,
+            "name": way,
             "own": contestant.own,
             "seed": seed,
-            "evaluations": evaluations if trained.steps else 0,
+            "evaluations": count if trained.steps else 0,
             "parameters": trained.parameters,
             "steps": trained.steps,
             "digest": trained.digest,
@@ -86,7 +90,7 @@ def run(
     return rows
 
 
-def _sample(trained: Trained, conditions: list[Condition], evaluations: int, what: str) -> Any:
+def _sample(sample: Sample, conditions: list[Condition], evaluations: int, what: str) -> Any:
     import numpy as np
 
     from contracts.console import progress
@@ -96,7 +100,7 @@ def _sample(trained: Trained, conditions: list[Condition], evaluations: int, wha
     for i in progress(pairs, len(pairs), what):
         chosen = conditions[i : i + 2]
         seeds = [_FIRST_SEED + i + k for k in range(len(chosen))]
-        drawn.append(trained.sample(chosen, seeds, evaluations))
+        drawn.append(sample(chosen, seeds, evaluations))
     return np.concatenate(drawn)
 
 
@@ -131,6 +135,13 @@ def versions() -> dict[str, str]:
 @click.option("--samples", default=32, show_default=True, help="Volumes of each.")
 @click.option("--repeats", default=1, show_default=True, help="Trainings, seeds 0, 1, ...")
 @click.option(
+    "--evaluations",
+    multiple=True,
+    default=_EVALUATIONS,
+    show_default=True,
+    help="Network evaluations per volume of ours, each in turn.",
+)
+@click.option(
     "--peer-evaluations",
     default=25,
     show_default=True,
@@ -161,6 +172,7 @@ def main(
     seconds: float,
     samples: int,
     repeats: int,
+    evaluations: tuple[int, ...],
     peer_evaluations: int,
     tutorial_width: bool,
     newcomers: int,
@@ -194,7 +206,8 @@ def main(
         subjects.digest, test.digest, seconds, samples, peer_evaluations, tutorial_width,
     )  # fmt: skip
     work = work / hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
-    own = hashlib.sha256(f"{FORMAT} {PARAMS_FILE.read_text()}".encode()).hexdigest()[:12]
+    own = f"{FORMAT} {evaluations} {PARAMS_FILE.read_text()}"
+    own = hashlib.sha256(own.encode()).hexdigest()[:12]
 
     def folder(name: str, seed: int) -> Path:
         return work / "-".join([name, *([own] if known[name].own else []), str(seed)])
@@ -206,7 +219,8 @@ def main(
             for seed in range(repeats)
             for name in chosen
             for row in run(name, known[name], subjects, conditions, seconds, seed,
-                           peer_evaluations, folder(name, seed))
+                           evaluations if known[name].own else (peer_evaluations,),
+                           folder(name, seed))
         ]  # fmt: skip
         results = judged(rows, subjects, val, test, conditions, derivatives)
         report: dict[str, Any] = {
