@@ -21,6 +21,7 @@ if __package__ in (None, ""):  # run as a file: its folder, not the project, lea
 import click
 
 from contracts.console import command, say
+from contracts.errors import UserError
 
 if TYPE_CHECKING:
     from benchmarks.contestants import Contestant, Remake
@@ -192,6 +193,7 @@ def _with(generator: Generator, prior: Prior) -> Generator:
 
 
 @command()
+@click.argument("names", nargs=-1)
 @click.option("--dim", type=click.Choice(["2d", "3d"]), default="3d", show_default=True)
 @click.option("--seconds", default=200.0, show_default=True, help="CPU seconds of training each.")
 @click.option("--samples", default=64, show_default=True, help="Volumes of each.")
@@ -210,6 +212,7 @@ def _with(generator: Generator, prior: Prior) -> Generator:
     "--out", type=click.Path(path_type=Path), help="Default: benchmarks/ablation-<dim>-<s>.json."
 )
 def main(
+    names: tuple[str, ...],
     dim: Dim,
     seconds: float,
     samples: int,
@@ -220,7 +223,10 @@ def main(
     work: Path,
     out: Path | None,
 ) -> None:
-    """Leave out each part of a generator in turn, train the rest and judge it."""
+    """Leave out each part of a generator in turn, train the rest and judge it.
+
+    NAMES: some only, such as "whole" "without modes"; by default all that `--seconds` allow.
+    """
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -231,7 +237,9 @@ def main(
     from training import dataset
 
     known = contestants(dim, PARAMS_FILE)
-    chosen = [name for name in known if seconds or name not in _TRAINED_ONLY]
+    if unknown := sorted(set(names) - set(known)):
+        raise UserError(f"no part {', '.join(unknown)}: expected some of {', '.join(known)}")
+    chosen = names or [name for name in known if seconds or name not in _TRAINED_ONLY]
     subjects, val, test = (
         dataset.load(derivatives, split, group, part) for part in ("train", "val", "test")
     )

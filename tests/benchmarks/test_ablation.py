@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from benchmarks import ablation
 from benchmarks.pictures import nearest
@@ -104,3 +105,10 @@ def test_no_seconds_no_training(params: Path, subjects: Subjects, tmp_path: Path
 def test_nobody_is_shown_twice() -> None:
     people = [Condition(age, "F") for age in (24.0, 26.0, 50.0, 52.0, 88.0)]
     assert nearest(people, (25.0, 25.0, 51.0, 90.0)) == [0, 1, 2, 4]
+
+
+def test_an_unknown_part_is_told() -> None:
+    result = CliRunner().invoke(ablation.main, ["without anything"])
+    assert result.exit_code == 2
+    assert "without anything" in result.output
+    assert "without rim" in result.output
