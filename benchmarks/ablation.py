@@ -1,7 +1,7 @@
 """What each part of our generators is worth: `python benchmarks/ablation.py`.
 
 Each part is left out in turn; the rest is fitted anew, trained for the same CPU seconds and judged
-as in `benchmarks.generators`. With `--seconds 0` the networks stay untrained, which shows what the
+as in `benchmarks.contest`. With `--seconds 0` the networks stay untrained, which shows what the
 closed form owes to its parts.
 """
 
@@ -20,6 +20,7 @@ if __package__ in (None, ""):  # run as a file: its folder, not the project, lea
 
 import click
 
+from benchmarks import contest
 from contracts.console import command, say
 from contracts.errors import UserError
 
@@ -193,14 +194,11 @@ def _with(generator: Generator, prior: Prior) -> Generator:
 
 
 @command()
+@contest.options
 @click.argument("names", nargs=-1)
 @click.option("--dim", type=click.Choice(["2d", "3d"]), default="3d", show_default=True)
 @click.option("--seconds", default=200.0, show_default=True, help="CPU seconds of training each.")
 @click.option("--samples", default=64, show_default=True, help="Volumes of each.")
-@click.option("--repeats", default=1, show_default=True, help="Trainings, seeds 0, 1, ...")
-@click.option("--derivatives", type=click.Path(path_type=Path), default=Path("data/derivatives"))
-@click.option("--split", type=click.Path(path_type=Path), default=Path("data/split.json"))
-@click.option("--group", default="base", show_default=True)
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
@@ -217,9 +215,7 @@ def main(
     seconds: float,
     samples: int,
     repeats: int,
-    derivatives: Path,
-    split: Path,
-    group: str,
+    cohort: contest.Cohort,
     work: Path,
     out: Path | None,
 ) -> None:
@@ -230,45 +226,30 @@ def main(
     import torch
     from threadpoolctl import threadpool_limits
 
-    from benchmarks.generators import judged, run, versions
     from benchmarks.scores import table
     from contracts.params import PARAMS_FILE
     from models.identity import FORMAT
-    from training import dataset
 
     known = contestants(dim, PARAMS_FILE)
     if unknown := sorted(set(names) - set(known)):
         raise UserError(f"no part {', '.join(unknown)}: expected some of {', '.join(known)}")
     chosen = names or [name for name in known if seconds or name not in _TRAINED_ONLY]
-    subjects, val, test = (
-        dataset.load(derivatives, split, group, part) for part in ("train", "val", "test")
-    )
-    conditions = [test.conditions[i % len(test.conditions)] for i in range(samples)]
+    held = contest.Contest.of(cohort, samples, seconds, repeats)
     settings = (
-        subjects.digest, test.digest, dim, seconds, samples, FORMAT, PARAMS_FILE.read_bytes(),
+        held.train.digest, held.test.digest, dim, seconds, samples, FORMAT,
+        PARAMS_FILE.read_bytes(),
     )  # fmt: skip
     work = work / hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        rows = [
-            row
-            for seed in range(repeats)
-            for name in chosen
-            for row in run(
-                name, known[name], subjects, conditions, seconds, seed, (_EVALUATIONS,),
-                work / f"{name.replace(' ', '-')}-{seed}",
+        report = held.report(
+            held.rows(
+                [(name, known[name], (_EVALUATIONS,)) for name in chosen],
+                lambda name, seed: work / f"{name.replace(' ', '-')}-{seed}",
             )
-        ]  # fmt: skip
-        results = judged(rows, subjects, val, test, conditions, derivatives)
-    report = {
-        "seconds": seconds,
-        "n": {"samples": samples, "train": len(subjects.ids), "test": len(test.ids),
-              "val": len(val.ids), "repeats": repeats},
-        "versions": versions(),
-        "results": results,
-    }  # fmt: skip
+        )
     click.echo(f"{dim}, {seconds:g} CPU seconds of training each; n = {report['n']}\n")
-    click.echo(table(results))
+    click.echo(table(report["results"]))
     out = out or Path(__file__).with_name(f"ablation-{dim}-{seconds:g}.json")
     out.write_text(json.dumps(report, indent=1) + "\n")
     say(f"written: {out}")

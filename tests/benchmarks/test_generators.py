@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import generators
+from benchmarks import contest, generators
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.costs import interleaved, ratio, summary
 from benchmarks.recipes.budget import Budget
@@ -55,7 +55,7 @@ def test_ours_and_the_gaussian_are_compared(
 
     def run(name: str) -> list[dict[str, Any]]:
         evaluations = (4, 2) if known[name].own else (3,)
-        return generators.run(
+        return contest.run(
             name, known[name], train, conditions, 2.0, 0, evaluations, tmp_path / name
         )
 
