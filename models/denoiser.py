@@ -81,6 +81,7 @@ class Denoiser(nn.Module):
 
     mask: Tensor
     scale: Tensor
+    weight: Tensor
     average: Tensor
 
     def __init__(
@@ -102,6 +103,10 @@ class Denoiser(nn.Module):
         self.waves = Waves(prior.covariance)
         peak = prior.scale.max(axis=(1, 2, 3), keepdims=True)
         self.register_buffer("scale", torch.from_numpy(prior.scale / peak))
+        # Of errors in training, see `models.loss`.
+        weight = self.scale**2 * self.mask
+        weight = weight * (self.mask.sum() / weight.sum(dim=(1, 2, 3), keepdim=True))
+        self.register_buffer("weight", weight)
         if null_token:
             self.register_buffer("average", torch.from_numpy(prior.average()))
         # Noisy image, Gaussian estimate if any, conditional mean and local scale.

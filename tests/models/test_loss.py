@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -89,6 +90,22 @@ def test_by_default_it_is_the_error_in_units_of_what_the_wiener_filter_leaves() 
         estimate = denoiser(noisy, given["t"], given["condition"], given["mean"])
         expected = ((estimate.clean - given["residual"]) ** 2 / left).mean()
         torch.testing.assert_close(loss(denoiser, **given), expected, rtol=1e-5, atol=0)
+
+
+def test_errors_count_as_they_do_in_the_maps() -> None:
+    """r is counted in local standard deviations; times these, an error is one of FA or of MD."""
+    rng, given = torch.Generator().manual_seed(3), batch()
+    spread = 0.1 + torch.rand(2, *SHAPE, generator=rng)
+    mask = torch.rand(SHAPE, generator=rng) < 0.7
+    prior = replace(prior_of(coloured(2)), scale=spread.numpy(), mask=mask.numpy())
+    denoiser = randomised(Denoiser("3d", prior, SMALL, PathConfig(prediction="x")))
+    t = given["t"].view(-1, 1, 1, 1, 1)
+    noisy = (1 - t) * given["residual"] + t * given["noise"]
+    with torch.no_grad():
+        estimate = denoiser(noisy, given["t"], given["condition"], given["mean"])
+        error = (spread * (estimate.clean - given["residual"]))[..., mask]
+        shares = error.square().mean(dim=(0, 2)) / spread[:, mask].square().mean(dim=1)
+        torch.testing.assert_close(loss(denoiser, **given), shares.mean(), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("name", PATHS)
