@@ -53,6 +53,7 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
         "without curves": _without_curves,
         "without regression": _without_regression,
         "without template inputs": _without_template,
+        "without weights": _without_weights,
     }
     out = {
         WHOLE: Contestant(ours(dim, params)),
@@ -62,7 +63,7 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
 
 
 # They say nothing before the network is trained.
-_TRAINED_ONLY = ("without Gaussian start", "without template inputs")
+_TRAINED_ONLY = ("without Gaussian start", "without template inputs", "without weights")
 
 
 def _without_rim(
@@ -159,6 +160,15 @@ def _without_template(
         return (x, *others)
 
     generator.denoiser.network.register_forward_pre_hook(hide)
+    return generator
+
+
+def _without_weights(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """In training, errors of all voxels count alike."""
+    denoiser = generator.denoiser
+    denoiser.weight = denoiser.mask.expand_as(denoiser.weight).clone()
     return generator
 
 

@@ -92,6 +92,16 @@ def test_template_inputs_are_hidden_from_the_network(whole: Generator, subjects:
         assert not torch.equal(network(x, *told), network(other, *told))
 
 
+def test_without_weights_all_voxels_count_alike(whole: Generator, subjects: Subjects) -> None:
+    inside = whole.denoiser.mask.bool()
+    assert float(whole.denoiser.weight[:, inside].std()) > 0.1
+    alike = ablation._without_weights(
+        copy.deepcopy(whole), subjects.encoded(), subjects.conditions
+    ).denoiser
+    assert bool((alike.weight[:, inside] == 1).all())
+    assert not bool(alike.weight[:, ~inside].any())
+
+
 def test_no_seconds_no_training(params: Path, subjects: Subjects, tmp_path: Path) -> None:
     known = ablation.contestants("3d", params)
     trained = known[ablation.WHOLE].train(subjects, Budget(0), 0, tmp_path)
