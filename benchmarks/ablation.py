@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from benchmarks.contestants import Contestant, Remake
     from contracts.condition import Condition
     from models.config import Dim
+    from models.field import Covariance
     from models.gaussian import Array
     from models.generator import Generator
     from models.prior import Prior
@@ -51,6 +52,7 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
         "without modes": _without_modes,
         "without spectrum": _without_spectrum,
         "without curves": _without_curves,
+        "without local sd": _without_local_sd,
         "without regression": _without_regression,
         "without template inputs": _without_template,
         "without weights": _without_weights,
@@ -90,7 +92,7 @@ def _without_modes(
 
     from models.field import stationary_power
 
-    prior = _voxels(generator)
+    prior = _even(_voxels(generator))
     none = np.zeros((0, prior.scale.size), dtype=np.float32)
     power = stationary_power(
         prior.residual(encoded, conditions), prior.mask, prior.scale, none
@@ -101,7 +103,7 @@ def _without_modes(
         modes=prior.covariance.modes[:0],
         variance=prior.covariance.variance[:0],
     )
-    return _with(generator, replace(prior, covariance=bare))
+    return _with(generator, _drawn(prior, bare))
 
 
 def _without_spectrum(
@@ -114,7 +116,7 @@ def _without_spectrum(
     power = prior.covariance.power
     white = np.broadcast_to(power.mean(axis=(1, 2, 3), keepdims=True), power.shape)
     covariance = replace(prior.covariance, power=np.ascontiguousarray(white))
-    return _with(generator, replace(prior, covariance=covariance))
+    return _with(generator, _drawn(prior, covariance))
 
 
 def _without_curves(
@@ -127,6 +129,13 @@ def _without_curves(
     straight = np.linspace(-2, 2, len(prior.knots), dtype=np.float32)[:, None, None, None, None]
     knots = np.ascontiguousarray(np.broadcast_to(straight, prior.knots.shape))
     return _with(generator, _refitted(replace(prior, knots=knots), encoded, conditions, True))
+
+
+def _without_local_sd(
+    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+) -> Generator:
+    """Values vary more where the field does."""
+    return _with(generator, _even(_voxels(generator)))
 
 
 def _without_regression(
@@ -185,13 +194,23 @@ def _refitted(
     from models.prior import displaced
 
     moved = displaced(encoded.mean(axis=0, dtype=np.float64), prior.scale, prior.mask)
-    fields = prior.residual(encoded, conditions)
-    return replace(
-        prior,
-        covariance=Covariance.fit(
-            fields, prior.mask, prior.scale, moved if displacements else moved[:0]
-        ),
-    )
+    fields = _even(prior).residual(encoded, conditions)
+    directions = moved if displacements else moved[:0]
+    return _drawn(prior, Covariance.fit(fields, prior.mask, prior.scale, directions))
+
+
+def _drawn(prior: Prior, covariance: Covariance) -> Prior:
+    """With another field; values keep their distributions."""
+    from models.prior import local_sd
+
+    return replace(prior, covariance=covariance, sd=local_sd(covariance, prior.mask))
+
+
+def _even(prior: Prior) -> Prior:
+    """As if its field varied alike everywhere."""
+    import numpy as np
+
+    return replace(prior, sd=np.ones_like(prior.sd))
 
 
 def _with(generator: Generator, prior: Prior) -> Generator:

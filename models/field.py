@@ -87,7 +87,7 @@ class Waves(nn.Module):
 
     power: Tensor
     reflectors: Tensor
-    triangle: Tensor
+    turned: Tensor
 
     def __init__(self, covariance: Covariance) -> None:
         super().__init__()
@@ -96,28 +96,50 @@ class Waves(nn.Module):
         modes = self._cosine(torch.from_numpy(covariance.modes.astype(np.float32)))
         reflectors, triangle = _reflections(modes.flatten(1).double().numpy())
         self.register_buffer("reflectors", torch.from_numpy(reflectors.astype(np.float32)))
-        self.register_buffer("triangle", torch.from_numpy(triangle.astype(np.float32)))
+        # T' U', rather than T: in a product with a matrix as small as T some processors round the
+        # volumes of a batch in different ways.
+        self.register_buffer(
+            "turned", torch.from_numpy((triangle.T @ reflectors).astype("float32"))
+        )
         power = covariance.power.copy()
         power.ravel()[: len(modes)] = covariance.variance
         self.register_buffer("power", torch.from_numpy(power))
 
     def forward(self, fields: Tensor) -> Tensor:
         """Coefficients of (B, C, X, Y, Z) fields."""
-        return self._turn(self._cosine(fields), self.triangle.T)
+        return self._less(self._cosine(fields), self.turned, self.reflectors)
 
     def inverse(self, coefficients: Tensor) -> Tensor:
         """Fields (B, C, X, Y, Z) of coefficients."""
         x, y, z = (self.get_buffer(name).T for name in "xyz")
-        return self._along(self._turn(coefficients, self.triangle), x, y, z)
+        return self._along(self._less(coefficients, self.reflectors, self.turned), x, y, z)
+
+    @torch.no_grad()
+    def variance(self) -> Tensor:
+        """Variance (C, X, Y, Z) of the field in each voxel: the diagonal of its covariance."""
+        x, y, z = (self.get_buffer(name).T for name in "xyz")
+        out = self._along(self.power[None], x**2, y**2, z**2)[0]
+
+        def field(waves: Tensor) -> Tensor:
+            return self._along(waves.view(1, *out.shape), x, y, z)[0]
+
+        # Q = I - P U' with P = U T, S = diag(power), G = U' S U:
+        # Q S Q' = S - P U' S - S U P' + P G P'.
+        turned = torch.stack([out, *(field(wave) for wave in self.turned)])[1:]
+        weighed = self.reflectors * self.power.flatten()
+        gram = weighed @ self.reflectors.T
+        for one, wave, row in zip(turned, weighed, gram, strict=True):
+            out += one * (torch.tensordot(row, turned, dims=1) - 2 * field(wave))
+        return out
 
     def _cosine(self, fields: Tensor) -> Tensor:
         x, y, z = (self.get_buffer(name) for name in "xyz")
         return self._along(fields, x, y, z)
 
-    def _turn(self, waves: Tensor, triangle: Tensor) -> Tensor:
+    @staticmethod
+    def _less(waves: Tensor, along: Tensor, to: Tensor) -> Tensor:
         flat = waves.flatten(1)
-        turned = flat - (flat @ self.reflectors.T @ triangle.T) @ self.reflectors
-        return turned.reshape(waves.shape)
+        return (flat - (flat @ along.T) @ to).reshape(waves.shape)
 
     @staticmethod
     def _along(images: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:

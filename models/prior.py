@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contracts.condition import Condition
 from models import representation
-from models.field import Covariance
+from models.field import Covariance, Waves
 from models.gaussian import Array, design, regress
 from models.rim import Rim
 
@@ -24,6 +24,8 @@ _STEP = 0.5
 _NORMAL = np.arange(-2, 2 + _STEP, _STEP)
 _LEAST_RISE = 0.02
 FARTHEST = 3.0
+# Of r in a voxel: about 1 on average.
+_LEAST_VARIANCE = 0.05
 # Waves of displacement along each axis: shifts, turns, scalings, shears and their likes.
 _WAVES = 3
 # Of all subjects' values in the voxels that are sorted at a time.
@@ -35,11 +37,12 @@ class Prior:
     """A closed-form model of whole volumes: the start that a network's training adds to.
 
     A volume v, less what follows its outline (`models.rim`), is written
-    mean(condition) + scale * g(r), where g is a monotone curve per
-    voxel that gives normal values r the voxel's own distribution (a Gaussian copula: Liu et al.
+    mean(condition) + scale * g(r / sd), where g is a monotone curve per
+    voxel that gives normal values the voxel's own distribution (a Gaussian copula: Liu et al.
     2009 call it nonparanormal). In a voxel that is fluid in some and tissue in others that is far
     from a bell. r is modelled as a Gaussian field, see `models.field`; how it departs from that is
-    what the network learns.
+    what the network learns. A stationary field and some modes together vary more in some voxels
+    than in others: sd takes it out, so that values there have no other distribution for it.
 
     Parameters
     ----------
@@ -49,6 +52,7 @@ class Prior:
     scale : (C, X, Y, Z), local standard deviation of what the mean leaves over; positive.
     knots : (9, C, X, Y, Z), values of g at -2, -1.5 ... 2; linear between and beyond.
     covariance : of r.
+    sd : (C, X, Y, Z), standard deviation of r that follows from it; 1 outside the mask.
     gain : (C,), factor on the mean. One for a base generator; an adapter learns another
         site's, since scanners differ first of all by a factor on FA and on MD.
     centre : (4 + S,), mean regressors of the training subjects.
@@ -61,6 +65,7 @@ class Prior:
     scale: Array
     knots: Array
     covariance: Covariance
+    sd: Array
     gain: Array
     centre: Array
     sites: tuple[str, ...] = ()
@@ -96,6 +101,7 @@ class Prior:
         scale = _local_spread(variance, mask)
         knots = _curves(volumes, rows, coefficients, np.where(mask, scale, np.float32(np.inf)), rim)
         normal = _Rows(lambda i: _to_normal(deviation(i) / scale, knots) * mask, n)
+        covariance = Covariance.fit(normal, mask, scale, displaced(mean, scale, mask))
         # A regression fits its own subjects better than new ones.
         wider = np.float32(np.sqrt(n / max(n - len(coefficients), 1)))
         return cls(
@@ -103,7 +109,8 @@ class Prior:
             mask=mask,
             scale=scale * wider,
             knots=knots,
-            covariance=Covariance.fit(normal, mask, scale, displaced(mean, scale, mask)),
+            covariance=covariance,
+            sd=local_sd(covariance, mask),
             gain=np.ones(channels, dtype=np.float32),
             centre=rows.mean(axis=0),
             sites=sites,
@@ -131,10 +138,10 @@ class Prior:
         return (base * self.gain[:, None, None, None]).astype(np.float32)
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
-        """r of encoded volumes, cut at -3 and 3; up to that the inverse of `volume`."""
+        """r of encoded volumes, cut at -3 and 3 sd; up to that the inverse of `volume`."""
         freed = volumes if self.rim is None else self.rim.freed(volumes)
         deviation = (freed - self.mean(conditions)) / self.scale * self.mask
-        r: Array = _to_normal(deviation, self.knots) * self.mask
+        r: Array = _to_normal(deviation, self.knots) * self.sd * self.mask
         return r
 
     def volume(
@@ -149,7 +156,7 @@ class Prior:
         ----------
         levels : (n, X, Y, Z), level sets to be had instead of those of r.
         """
-        deviation = _from_normal(residual, self.knots) * self.scale * self.mask
+        deviation = _from_normal(residual / self.sd, self.knots) * self.scale * self.mask
         out = (self.mean(conditions) + deviation).astype(np.float32)
         if levels is not None:
             out[:, -1] = levels
@@ -225,6 +232,12 @@ def _rising(values: Array) -> Array:
     steps = np.concatenate([-below, np.zeros_like(above[:1]), above])
     curves: Array = (quantiles[middle] + steps).astype(np.float32)
     return curves
+
+
+def local_sd(covariance: Covariance, mask: NDArray[np.bool_]) -> Array:
+    """`Prior.sd` of a covariance."""
+    sd = np.sqrt(np.maximum(Waves(covariance).variance().numpy(), _LEAST_VARIANCE))
+    return np.where(mask, sd, np.float32(1))
 
 
 def displaced(mean: NDArray[np.float64], scale: Array, mask: NDArray[np.bool_]) -> Array:

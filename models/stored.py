@@ -64,7 +64,7 @@ def _state(module: Module) -> Tensors:
 def _tensors(prior: Prior) -> Tensors:
     parts: dict[str, Any] = {
         f"prior.{name}": getattr(prior, name)
-        for name in ("coefficients", "mask", "scale", "knots", "gain", "centre")
+        for name in ("coefficients", "mask", "scale", "knots", "sd", "gain", "centre")
     }
     for name in ("power", "modes", "variance"):
         parts[f"covariance.{name}"] = getattr(prior.covariance, name)

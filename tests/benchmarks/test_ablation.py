@@ -57,6 +57,18 @@ def test_modes_displacements_and_spectrum(whole: Generator, subjects: Subjects) 
     np.testing.assert_array_equal(white.modes, before.modes)
 
 
+def test_without_local_sd_the_field_alone_says_how_much_values_vary(
+    whole: Generator, subjects: Subjects
+) -> None:
+    encoded, people = subjects.encoded(), subjects.conditions
+    before = whole.prior.start
+    assert np.ptp(before.sd[:, before.mask]) > 0.1
+    after = ablation._without_local_sd(whole, encoded, people).prior.start
+    np.testing.assert_array_equal(after.sd, 1)
+    bare = ablation._without_modes(whole, encoded, people).prior.start
+    assert np.ptp(bare.sd[:, before.mask]) < np.ptp(before.sd[:, before.mask])
+
+
 def test_curves_and_regression(whole: Generator, subjects: Subjects) -> None:
     encoded, people = subjects.encoded(), subjects.conditions
     straight = replace(ablation._without_curves(whole, encoded, people).prior.start, rim=None)

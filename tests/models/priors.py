@@ -24,6 +24,7 @@ def prior_of(covariance: Covariance) -> Prior:
             np.arange(-2, 2.5, 0.5, dtype=np.float32)[:, None, None, None, None], (9, 2, *SHAPE)
         ),
         covariance=covariance,
+        sd=np.ones((2, *SHAPE), dtype=np.float32),
         gain=np.ones(2, dtype=np.float32),
         centre=np.array([1, 0, 0, 0], dtype=np.float32),
     )

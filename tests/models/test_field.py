@@ -52,6 +52,16 @@ def test_modes_are_the_first_coefficients() -> None:
     np.testing.assert_array_equal(waves.power.flatten()[:3], covariance.variance)
 
 
+@pytest.mark.parametrize("covariance", [coloured(2), with_modes()], ids=["stationary", "modes"])
+def test_variance_is_the_diagonal_of_the_covariance(covariance: Covariance) -> None:
+    waves = Waves(covariance)
+    size = waves.power.numel()
+    basis = waves.inverse(torch.eye(size).view(size, *waves.power.shape)).flatten(1)
+    truth = (basis.double() ** 2 * waves.power.double().flatten()[:, None]).sum(dim=0)
+    found = waves.variance().double().flatten()
+    torch.testing.assert_close(found, truth, atol=1e-4, rtol=1e-4)
+
+
 def test_fit_finds_how_given_directions_vary() -> None:
     truth = with_modes()
     fields = draw(truth, 2000).numpy()

@@ -123,7 +123,7 @@ def test_prior_takes_volumes_apart_and_puts_them_together_again(
 ) -> None:
     prior, encoded, people = fitted
     residual = prior.residual(encoded, people)
-    kept = (np.abs(residual) < 3).all(axis=1) & prior.mask
+    kept = (np.abs(residual) < 2.999 * prior.sd).all(axis=1) & prior.mask
     again = prior.volume(residual, people)
     same = kept & (np.abs(again[:, 2] - encoded[:, 2]) < 1e-4)
     assert same.sum() > 0.95 * prior.mask.sum() * len(people)
