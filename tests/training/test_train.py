@@ -39,11 +39,16 @@ def weights(project: Path) -> np.ndarray:
     return np.concatenate([p.detach().numpy().ravel() for p in network.parameters()])
 
 
+def last_loss(project: Path) -> float:
+    return float((project / "data/reports/train-3d.csv").read_text().split(",")[-1])
+
+
 def test_two_processes_do_what_one_does_with_both_halves(project: Path, tracking_uri: str) -> None:
     train("3d", SETTINGS)
-    one = weights(project)
+    one, loss = weights(project), last_loss(project)
     halves = replace(SETTINGS, loop=replace(SETTINGS.loop, accumulate=1))
     train("3d", halves, workers=2)
+    assert last_loss(project) == pytest.approx(loss, abs=2e-5)  # written with 5 digits
     off = np.abs(weights(project) - one)
     # AdamW divides a gradient by its own size: where it is nearly zero, rounding decides.
     assert (off > 1e-5).mean() < 1e-3
