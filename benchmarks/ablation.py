@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from contracts.condition import Condition
     from models.config import Dim
     from models.field import Covariance
-    from models.gaussian import Array
     from models.generator import Generator
     from models.prior import Prior
+    from training.framing import Framed
     from training.settings import TrainSettings
 
 WHOLE = "whole"
@@ -47,8 +47,9 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
         return replace(settings, path=path)
 
     remade: dict[str, Remake] = {
-        "without rim": _without_rim,
-        "without displacements": _without_displacements,
+        "without frame": _without_frame,
+        "without dispersion": _without_dispersion,
+        "without directions": _without_directions,
         "without modes": _without_modes,
         "without spectrum": _without_spectrum,
         "without curves": _without_curves,
@@ -68,24 +69,37 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
 _TRAINED_ONLY = ("without Gaussian start", "without template inputs", "without weights")
 
 
-def _without_rim(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+def _without_frame(
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
-    """Maps are tied to the outline by the covariance alone."""
+    """Voxels are those of the grid: brains have no shape, and nothing follows the outline."""
+    from models.generator import Generator
     from models.prior import Prior
 
-    return _with(generator, Prior.fit(encoded, _voxels(generator).mask, conditions))
+    # Fewer channels: the network is another one.
+    return Generator(generator.config, Prior.fit(framed.encoded, framed.reach, conditions))
 
 
-def _without_displacements(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+def _without_dispersion(
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
-    """Modes are what subjects have in common, as far as it holds in others; no displacements."""
-    return _with(generator, _refitted(_voxels(generator), encoded, conditions))
+    """Displacements are as large as registration finds them."""
+    from models.prior import Prior
+
+    frame = framed.frame
+    return _with(generator, Prior.fit(framed.standard, framed.reach, conditions, frame=frame))
+
+
+def _without_directions(
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
+) -> Generator:
+    """Modes are what subjects have in common, as far as it holds in others, and no more."""
+    prior = _voxels(generator)
+    return _with(generator, _refitted(prior, framed, conditions, as_a_whole=False))
 
 
 def _without_modes(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
     """The field is stationary, its power that of all that the mean leaves over."""
     import numpy as np
@@ -95,7 +109,7 @@ def _without_modes(
     prior = _even(_voxels(generator))
     none = np.zeros((0, prior.scale.size), dtype=np.float32)
     power = stationary_power(
-        prior.residual(encoded, conditions), prior.mask, prior.scale, none
+        prior.normal(framed.standard, conditions), prior.mask, prior.importance(), none
     ).astype(np.float32)
     bare = replace(
         prior.covariance,
@@ -107,7 +121,7 @@ def _without_modes(
 
 
 def _without_spectrum(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
     """The modes remain, and what they leave is white."""
     import numpy as np
@@ -120,7 +134,7 @@ def _without_spectrum(
 
 
 def _without_curves(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
     """Every voxel's values are normal."""
     import numpy as np
@@ -128,18 +142,18 @@ def _without_curves(
     prior = _voxels(generator)
     straight = np.linspace(-2, 2, len(prior.knots), dtype=np.float32)[:, None, None, None, None]
     knots = np.ascontiguousarray(np.broadcast_to(straight, prior.knots.shape))
-    return _with(generator, _refitted(replace(prior, knots=knots), encoded, conditions, True))
+    return _with(generator, _refitted(replace(prior, knots=knots), framed, conditions))
 
 
 def _without_local_sd(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
     """Values vary more where the field does."""
     return _with(generator, _even(_voxels(generator)))
 
 
 def _without_regression(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
     """One mean for all ages and both sexes: the network alone is told them."""
     import numpy as np
@@ -150,14 +164,14 @@ def _without_regression(
 
     anyone = [Condition(50.0, "F")] * len(conditions)
     whole = _voxels(generator)
-    prior = Prior.fit(encoded, whole.mask, anyone, rim=whole.rim)
+    prior = Prior.fit(framed.standard, whole.mask, anyone, frame=whole.frame)
     coefficients = np.zeros_like(prior.coefficients)
     coefficients[0] = np.tensordot(design(anyone[:1])[0], prior.coefficients, axes=1)
     return _with(generator, replace(prior, coefficients=coefficients))
 
 
 def _without_template(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
     """The network does not see the conditional mean and the local scale."""
     still = 2 * _voxels(generator).channels
@@ -173,7 +187,7 @@ def _without_template(
 
 
 def _without_weights(
-    generator: Generator, encoded: Array, conditions: Sequence[Condition]
+    generator: Generator, framed: Framed, conditions: Sequence[Condition]
 ) -> Generator:
     """In training, errors of all voxels count alike."""
     denoiser = generator.denoiser
@@ -186,17 +200,15 @@ def _voxels(generator: Generator) -> Prior:
 
 
 def _refitted(
-    prior: Prior, encoded: Array, conditions: Sequence[Condition], displacements: bool = False
+    prior: Prior, framed: Framed, conditions: Sequence[Condition], as_a_whole: bool = True
 ) -> Prior:
-    import numpy as np
-
+    from models.directions import directions
     from models.field import Covariance
-    from models.prior import displaced
 
-    moved = displaced(encoded.mean(axis=0, dtype=np.float64), prior.scale, prior.mask)
-    fields = _even(prior).residual(encoded, conditions)
-    directions = moved if displacements else moved[:0]
-    return _drawn(prior, Covariance.fit(fields, prior.mask, prior.scale, directions))
+    ways = directions(framed.frame) / prior.scale
+    fields = _even(prior).normal(framed.standard, conditions)
+    ways = ways if as_a_whole else ways[:0]
+    return _drawn(prior, Covariance.fit(fields, prior.mask, prior.importance(), ways))
 
 
 def _drawn(prior: Prior, covariance: Covariance) -> Prior:

@@ -13,12 +13,13 @@ from contracts.space import Space
 from models import representation
 from models.config import NetworkConfig, PathConfig
 from models.coverage import Coverage
+from models.dispersion import dispersed
 from models.generator import Generator
 from models.identity import GeneratorConfig
 from models.prior import Prior
-from models.rim import Rim
 from training import cache
 from training.dataset import Residuals
+from training.framing import Framed
 
 Array = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -55,9 +56,10 @@ def prepare(
     encoded = cache.rows(work / "encoded.npy", (n, 3, *shape), lambda i: brain(i, shape), "brains")
     zooms = [_HEAD_MM / s for s in shape]
     space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))
-    reach = representation.reach(representation.brain(one) for one in encoded)
-    prior = Prior.fit(encoded, reach, people(n), rim=Rim.fit(encoded, reach, people(n)))
+    seen = Framed.of(encoded, people(n), space, work, f"{n} {shape}")
+    prior = Prior.fit(seen.standard, seen.reach, people(n), frame=seen.frame)
+    prior = dispersed(prior, encoded, people(n))
     names = tuple(m.name for m in MAPS)
     config = GeneratorConfig("3d", space, names, network, PathConfig(), Coverage.of(people(n)))
     generator = Generator(config, prior)
-    return generator, Residuals.of(prior, encoded, people(n), work)
+    return generator, seen.residuals(prior, people(n), work)

@@ -26,13 +26,14 @@ from evaluation.cohort import Cohort
 from models.config import Dim, LatentConfig
 from models.generator import Generator
 from training.dataset import Residuals, Subjects
+from training.framing import Framed
 from training.loop import fit
 from training.settings import LatentSettings, LoopSettings, TrainSettings
-from training.train import untrained
+from training.train import framed, untrained
 
 Array = NDArray[np.float32]
 Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
-Remake = Callable[[Generator, Array, Sequence[Condition]], Generator]
+Remake = Callable[[Generator, Framed, Sequence[Condition]], Generator]
 
 _WARM, _TIMED = 2, 10
 # Ways to sample ours: what `Generator.sample` is told.
@@ -179,7 +180,7 @@ def _withheld(settings: TrainSettings) -> TrainSettings:
     return replace(settings, loop=replace(settings.loop, drop_condition=0.1))
 
 
-def _as_is(generator: Generator, encoded: Array, conditions: Sequence[Condition]) -> Generator:
+def _as_is(generator: Generator, framed: Framed, conditions: Sequence[Condition]) -> Generator:
     return generator
 
 
@@ -212,12 +213,13 @@ def ours(
         begun = time.process_time()
         settings = change(load(TrainSettings, f"train.{dim}", params))
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
-        encoded = subjects.encoded()
-        generator = untrained(dim, settings, subjects, encoded, work / "latents")
-        generator = remake(generator, encoded, subjects.conditions)
+        seen = framed(settings, subjects, subjects.encoded(), work / "frame")
+        generator = untrained(dim, settings, subjects, seen, work / "latents")
+        generator = remake(generator, seen, subjects.conditions)
         if budget.seconds == 0:
+            shutil.rmtree(work / "frame")
             return ready(generator, 0)
-        data = Residuals.of(generator.prior, encoded, subjects.conditions, work / "data")
+        data = seen.residuals(generator.prior, subjects.conditions, work / "data")
         steps = budget.steps
         if steps is None:
             # The learning rate falls over the whole run: its length has to be known ahead, so
@@ -231,6 +233,7 @@ def ours(
             steps = max(1, int(left / ((now - before) / _TIMED)))
         fit_steps(generator, data, settings, steps, work / "fit")
         shutil.rmtree(work / "data")
+        shutil.rmtree(work / "frame")
         return ready(generator, steps)
 
     return train

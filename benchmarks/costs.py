@@ -18,9 +18,9 @@ from contracts.condition import Condition
 from contracts.params import load
 from models.config import Dim
 from models.generator import Generator
-from training.dataset import Residuals, Subjects
+from training.dataset import Subjects
 from training.settings import TrainSettings
-from training.train import untrained
+from training.train import framed, untrained
 
 ROUNDS = 5
 EVALUATIONS = (16, 8, 4)
@@ -61,7 +61,8 @@ def sampling(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS) -> 
     long as a trained one.
     """
     settings = load(TrainSettings, f"train.{dim}")
-    generator = untrained(dim, settings, subjects, subjects.encoded(), work)
+    seen = framed(settings, subjects, subjects.encoded(), work)
+    generator = untrained(dim, settings, subjects, seen, work)
     inputs = _network_inputs(generator)
 
     def evaluation() -> float:
@@ -90,9 +91,9 @@ def training_step(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS
     network of the same widths and levels on voxels, as the tutorials have it.
     """
     settings = load(TrainSettings, f"train.{dim}")
-    encoded = subjects.encoded()
-    generator = untrained(dim, settings, subjects, encoded, work)
-    data = Residuals.of(generator.prior, encoded, subjects.conditions, work / dim)
+    seen = framed(settings, subjects, subjects.encoded(), work)
+    generator = untrained(dim, settings, subjects, seen, work)
+    data = seen.residuals(generator.prior, subjects.conditions, work / dim)
     images = settings.loop.batch * (settings.loop.slices if dim == "2d" else 1)
 
     def ours() -> float:

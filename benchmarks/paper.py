@@ -25,8 +25,11 @@ NETWORKS = (
     CASES[0],
     Case("4 mm, params.yaml", (40, 48, 40), NetworkConfig(channels=(16, 32, 64)), 2),
 )
-# FA, MD and level set; encoded volumes are kept, residuals for as long as the training.
-_CHANNELS, _BYTES, _FILES = 3, 4, 2
+# FA, MD and level set, as encoded; the network also sees displacements.
+_ENCODED = 3
+_CHANNELS = _ENCODED + 3
+# Encoded and standard volumes are kept, residuals for as long as the training.
+DISK_BYTES = 4 * (_ENCODED + 2 * _CHANNELS)
 # A backward pass is two forward passes.
 _PASSES = 3
 _SCALING = Path(__file__).with_name("scaling.json")
@@ -48,7 +51,7 @@ def operations(case: Case) -> tuple[float, int]:
 
 
 def preparation(path: Path = _SCALING) -> float:
-    """Measured CPU seconds of encoding, prior and residual per voxel and subject.
+    """Measured CPU seconds of encoding, template, prior and residual per voxel and subject.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def main(tflops: float, steps: int) -> None:
                 f"{parameters / 1e6:.1f}",
                 f"{work:.3f}",
                 f"{n}",
-                f"{values * _CHANNELS * _BYTES * _FILES / 1e9:.0f}",
+                f"{values * DISK_BYTES / 1e9:.0f}",
                 f"{values * per_voxel / 3600:.1f}",
                 f"{hours:.2f}",
                 f"{case.batch * steps / n:.0f} times",

@@ -1,9 +1,9 @@
 """What training costs as grids and cohorts grow: `python benchmarks/scaling.py`.
 
 Each cell of the table is a process of its own with one thread: preprocessing per volume (making a
-brain, encoding, prior, residual), one training step of two volumes, one sample of 8 network
-evaluations, in CPU seconds, and the largest memory that is the process's own. Memory-mapped pages
-are the system's: it takes them back when it needs them.
+brain, encoding, template, prior, residual), one training step of two volumes, one sample of 8
+network evaluations, in CPU seconds, and the largest memory that is the process's own. Memory-mapped
+pages are the system's: it takes them back when it needs them.
 """
 
 from __future__ import annotations

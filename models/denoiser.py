@@ -101,8 +101,9 @@ class Denoiser(nn.Module):
         channels = prior.channels
         self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
         self.waves = Waves(prior.covariance)
-        peak = prior.scale.max(axis=(1, 2, 3), keepdims=True)
-        self.register_buffer("scale", torch.from_numpy(prior.scale / peak))
+        importance = prior.importance()
+        peak = importance.max(axis=(1, 2, 3), keepdims=True)
+        self.register_buffer("scale", torch.from_numpy(importance / peak))
         # Of errors in training, see `models.loss`.
         weight = self.scale**2 * self.mask
         weight = weight * (self.mask.sum() / weight.sum(dim=(1, 2, 3), keepdim=True))

@@ -21,10 +21,11 @@ from contracts.space import Space
 from models import representation, stored
 from models.config import Dim, SamplerName
 from models.coverage import Coverage
+from models.curves import FARTHEST
 from models.denoiser import Denoiser, Estimate, condition_vector
 from models.identity import GeneratorConfig, from_json, identity, to_json
 from models.latent import LatentPrior
-from models.prior import FARTHEST, Prior
+from models.prior import Prior
 from models.sampler import OnStep, Sampler
 
 Array = NDArray[np.float32]
@@ -212,10 +213,7 @@ class Generator:
 
         given = None
         if levels is not None:
-            encoded = np.zeros((len(levels), *shape), dtype=np.float32)
-            encoded[:, -1] = levels
-            known = self.prior.residual(encoded, conditions)[:, -1:]
-            given = torch.from_numpy(known).to(device)
+            given = torch.from_numpy(start.outlined(levels, conditions)).to(device)
         with torch.inference_mode():
             residual = sampler(denoise, draw, self.denoiser.mask, on_step, given)
         channels = self.prior.volume(residual.cpu().numpy(), conditions, levels)

@@ -13,7 +13,7 @@ from contracts.space import Space
 from models.config import Dim, LatentConfig, NetworkConfig, PathConfig
 from models.coverage import Coverage
 
-FORMAT = 6
+FORMAT = 7
 
 
 @dataclass(frozen=True, slots=True)

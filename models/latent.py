@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from contracts.condition import Condition
 from models.autoencoder import Autoencoder
+from models.frame import Frame
 from models.gaussian import Array
 from models.prior import Prior
 
@@ -21,7 +22,7 @@ class LatentPrior:
 
     Parameters
     ----------
-    voxels : of encoded volumes (C, X, Y, Z).
+    voxels : of encoded volumes, seen as C channels (C, X, Y, Z).
     autoencoder : of its residuals.
     start : of latents (K, x, y, z); what the denoiser sees are its residuals.
     """
@@ -36,13 +37,28 @@ class LatentPrior:
         return self.voxels.sites
 
     @property
+    def frame(self) -> Frame | None:
+        """See `Prior.frame`."""
+        return self.voxels.frame
+
+    @property
     def gain(self) -> Array:
-        """That of the voxels' mean."""
+        """That of the voxels."""
         return self.voxels.gain
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
         """What the denoiser sees of encoded volumes, (n, K, x, y, z)."""
-        latents = self.autoencoder.encode(self.voxels.residual(volumes, conditions))
+        return self.normal(self.standard(volumes, conditions), conditions)
+
+    def standard(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
+        """See `Prior.standard`."""
+        return self.voxels.standard(volumes, conditions)
+
+    def normal(
+        self, standard: Array, conditions: Sequence[Condition], stretched: bool = False
+    ) -> Array:
+        """The same of the voxels' standard channels; see `Prior.normal`."""
+        latents = self.autoencoder.encode(self.voxels.normal(standard, conditions, stretched))
         return self.start.residual(latents, conditions)
 
     def volume(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +86,6 @@ class Rim:
     def followed(self, volumes: Array) -> Array:
         """Encoded volumes (..., C, X, Y, Z) of m' and a level set: inverse of `freed`."""
         return self._moved(volumes, 1)
-
-    def at(self, places: Any) -> Rim:
-        """Of these voxels alone, counted as in a flattened (X, Y, Z)."""
-        return Rim(
-            self.slopes.reshape(*self.slopes.shape[:2], -1)[:, :, places],
-            self.centre.reshape(2, -1)[:, places],
-        )
 
     def _moved(self, volumes: Array, sign: int) -> Array:
         axis = -self.centre.ndim  # that of channels

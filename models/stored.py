@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from torch.nn import Module
 from models.autoencoder import Autoencoder
 from models.config import LatentConfig
 from models.field import Covariance
+from models.frame import Frame
 from models.latent import LatentPrior
 from models.prior import Prior
 from models.rim import Rim
 
 WEIGHTS_FILE, PRIOR_FILE = "weights.safetensors", "prior.safetensors"
 LATENT_FILE = "latent.safetensors"
+_FRAME = ("image", "effects", "centre", "precision", "knots", "mixing")
 
 Tensors = dict[str, Tensor]
 
@@ -68,16 +71,38 @@ def _tensors(prior: Prior) -> Tensors:
     }
     for name in ("power", "modes", "variance"):
         parts[f"covariance.{name}"] = getattr(prior.covariance, name)
-    if prior.rim is not None:
-        parts |= {"rim.slopes": prior.rim.slopes, "rim.centre": prior.rim.centre}
+    if prior.frame is not None:
+        parts |= frame_arrays(prior.frame)
+        parts["frame.stretch"] = np.float32(prior.stretch).reshape(1)
     return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in parts.items()}
 
 
 def _prior(tensors: Tensors, sites: tuple[str, ...]) -> Prior:
-    parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}, "rim": {}}
+    parts: dict[str, dict[str, Any]] = {"prior": {}, "covariance": {}, "rim": {}, "frame": {}}
     for name, tensor in tensors.items():
         owner, field_name = name.split(".")
         parts[owner][field_name] = tensor.numpy()
-    rim = Rim(**parts["rim"]) if parts["rim"] else None
+    mask = parts["prior"]["mask"]
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    frame = load_frame(arrays, mask, sites) if parts["frame"] else None
     covariance = Covariance(**parts["covariance"])
-    return Prior(covariance=covariance, sites=sites, rim=rim, **parts["prior"])
+    stretch = float(arrays["frame.stretch"][0]) if frame else 1.0
+    return Prior(covariance=covariance, sites=sites, frame=frame, stretch=stretch, **parts["prior"])
+
+
+def frame_arrays(frame: Frame) -> dict[str, Any]:
+    """The arrays of a frame by name, but for its mask, which is the prior's."""
+    parts = {f"frame.{name}": getattr(frame, name) for name in _FRAME}
+    parts["frame.width"] = np.float32(frame.width).reshape(1)
+    return parts | {"rim.slopes": frame.rim.slopes, "rim.centre": frame.rim.centre}
+
+
+def load_frame(arrays: Mapping[str, Any], mask: Any, sites: tuple[str, ...]) -> Frame:
+    """Inverse of `frame_arrays`, but for the mask."""
+    return Frame(
+        rim=Rim(arrays["rim.slopes"], arrays["rim.centre"]),
+        mask=mask,
+        width=float(arrays["frame.width"][0]),
+        sites=sites,
+        **{name: arrays[f"frame.{name}"] for name in _FRAME},
+    )

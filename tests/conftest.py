@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+# Before torch is loaded, here and in what tests start: their arrays are so small that a second
+# thread costs more than it gives, and a machine with other work much more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Warnings of packages about packages: nothing that our code could do differently.
 FOREIGN_WARNINGS = (

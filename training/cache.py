@@ -6,7 +6,8 @@ import fcntl
 import io
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from contracts.console import progress
 from contracts.errors import UserError
+from models.threads import each
 
 Array = NDArray[np.float32]
 
@@ -27,6 +29,7 @@ def rows(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: 
     Parameters
     ----------
     path : the ``.npy`` file. Its name must tell everything that the rows depend on.
+    row : called from several threads.
     what : label of the progress bar.
 
     Raises
@@ -38,6 +41,15 @@ def rows(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: 
         _write(path, shape, row, what)
     mapped: Array = np.load(path, mmap_mode="r")
     return mapped
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time, of those that make something in this folder; others wait."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _write(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: str) -> None:
@@ -57,8 +69,9 @@ def _write(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what
         done = (stream.tell() - len(header)) // size
         stream.truncate(len(header) + done * size)
         _require(path.parent, (shape[0] - done) * size)
-        for i in progress(range(done, shape[0]), shape[0], what, done=done):
-            stream.write(np.asarray(row(i), dtype="<f4").tobytes())
+        made = each(lambda i: row(done + i), shape[0] - done)
+        for one in progress(made, shape[0], what, done=done):
+            stream.write(np.asarray(one, dtype="<f4").tobytes())
         partial.replace(path)
 
 

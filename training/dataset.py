@@ -188,15 +188,24 @@ class Residuals:
         encoded: Array,
         conditions: Sequence[Condition],
         work: Path,
+        standard: bool = False,
     ) -> Residuals:
-        """Encoded subjects as a prior sees them, written to the folder `work`."""
+        """Subjects as a prior sees them, written to the folder `work`.
+
+        Parameters
+        ----------
+        encoded : their encoded volumes, or what `models.prior.Prior.standard` makes of them.
+        standard : which of the two.
+        """
 
         def residual(i: int) -> Array:
-            one: Array = prior.residual(encoded[i : i + 1], conditions[i : i + 1])[0]
+            row, who = encoded[i : i + 1], conditions[i : i + 1]
+            seen = row if standard else prior.standard(row, who)
+            one: Array = prior.normal(seen, who, stretched=True)[0]
             return one
 
-        seen = prior.start
-        shape = (len(encoded), seen.channels, *seen.mask.shape)
+        start = prior.start
+        shape = (len(encoded), start.channels, *start.mask.shape)
         cache.rows(work / _RESIDUAL, shape, residual, "residuals")
         return cls.open(prior, conditions, work)
 
@@ -208,7 +217,7 @@ class Residuals:
         seen = prior.start
         return cls(
             residual=np.load(work / _RESIDUAL, mmap_mode="r"),
-            coefficients=torch.from_numpy(seen.coefficients * seen.gain[:, None, None, None]),
+            coefficients=torch.from_numpy(seen.coefficients),
             design=torch.from_numpy(design(conditions, seen.sites).astype(np.float32)),
             condition=condition_vector(conditions, seen.sites),
         )

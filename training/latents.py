@@ -43,7 +43,7 @@ class _Objective(nn.Module):
 
 def latent_prior(
     voxels: Prior,
-    encoded: Array,
+    standard: Array,
     conditions: Sequence[Condition],
     settings: LatentSettings,
     work: Path,
@@ -55,27 +55,27 @@ def latent_prior(
 
     Parameters
     ----------
-    encoded : (n, C, X, Y, Z); it may be a memory map.
+    standard : (n, C, X, Y, Z), see `models.prior.Prior.standard`; it may be a memory map.
     work : folder for the residuals, the latents (memory maps) and the checkpoint.
 
     Raises
     ------
     UserError : if the grid is no multiple of a latent's cell, or the loss is not finite.
     """
-    edge, shape = settings.autoencoder.edge, encoded.shape[2:]
+    edge, shape = settings.autoencoder.edge, standard.shape[2:]
     if any(size % edge for size in shape):
         raise UserError(
             f"latents of {edge} voxels' edge do not tile a grid of {shape}: change patch or the "
             "number of channels in train.3d.latent.autoencoder"
         )
     grid = [size // edge for size in shape]
-    count, size = len(encoded), (settings.autoencoder.latents, *grid)
+    count, size = len(standard), (settings.autoencoder.latents, *grid)
 
     def residual(i: int) -> Array:
-        one: Array = voxels.residual(encoded[i : i + 1], conditions[i : i + 1])[0]
+        one: Array = voxels.normal(standard[i : i + 1], conditions[i : i + 1], True)[0]
         return one
 
-    residuals = cache.rows(work / _RESIDUAL, encoded.shape, residual, "residuals of voxels")
+    residuals = cache.rows(work / _RESIDUAL, standard.shape, residual, "residuals of voxels")
     autoencoder = _trained(voxels, residuals, size, settings, work / _LOOP, log)
     # Twice through the encoder rather than all latents in memory.
     autoencoder.sd.copy_(_spread(autoencoder.encode(residuals[i : i + 1]) for i in range(count)))

@@ -105,7 +105,7 @@ class AdaptSettings:
     ----------
     method : how weights are changed.
     rank, targets : see `models.adapters.lora.LoRA`.
-    site_gain : also fit the site's factor on the mean of each map (`models.prior.Prior.gain`).
+    site_gain : also fit the site's factor on each map (`models.prior.Prior.gain`).
     steps, batch, slices, learning_rate : as in `LoopSettings`.
     """
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from services.tracking.run import Run
     from training.cache import Array
     from training.dataset import Part, Subjects
+    from training.framing import Framed
     from training.loop import Log
 
 # A site's difference from the others, and what is left to its subjects' spread.
@@ -98,22 +99,22 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
 def _prepare(dim: Dim, settings: TrainSettings, part: Part, work: Path, run: Run) -> None:
     """The untrained generator and what it is trained on, in `work`; kept by an earlier call."""
     from models.generator import CONFIG_FILE, Generator
-    from training import dataset, stage
+    from training import stage
 
-    encoded = part.encoded(stage.WORK)
+    found = framed(settings, part, part.encoded(stage.WORK), stage.WORK)
     if not (work / _START / CONFIG_FILE).exists():
         untrained(
-            dim, settings, part, encoded, work, stage.Curve(run, work / "autoencoder.csv")
+            dim, settings, part, found, work, stage.Curve(run, work / "autoencoder.csv")
         ).save(work / _START)
     start = Generator.load(work / _START)
-    dataset.Residuals.of(start.prior, encoded, part.conditions, work)
+    found.residuals(start.prior, part.conditions, work)
 
 
 def untrained(
     dim: Dim,
     settings: TrainSettings,
     subjects: Part | Subjects,
-    encoded: Array,
+    framed: Framed,
     work: Path,
     log: Log = lambda metrics, step: None,
 ) -> Generator:
@@ -123,31 +124,27 @@ def untrained(
     Parameters
     ----------
     settings : the seed of its loop fixes the network's weights.
-    encoded : the subjects' volumes as generators see them, (n, C, X, Y, Z).
+    framed : the subjects in the frame of their template, see `framed`.
     work : folder for what training an autoencoder leaves.
     log : of the autoencoder's training.
 
     Raises
     ------
-    UserError : if a 2D generator is to see latents, if sites are to be told apart and there is
-        one, or one of too few subjects, or as `training.latents.latent_prior`.
+    UserError : if a 2D generator is to see latents, or as `training.latents.latent_prior`.
     """
     import torch
 
-    from models import representation
     from models.coverage import Coverage
+    from models.dispersion import dispersed
     from models.generator import Generator
     from models.identity import GeneratorConfig
     from models.latent import LatentPrior
     from models.prior import Prior
-    from models.rim import Rim
     from training.latents import latent_prior
 
-    reach = representation.reach(representation.brain(volume) for volume in encoded)
     latent = settings.latent
     if latent and dim == "2d":
         raise UserError("train.2d: latents are for 3D alone: remove train.2d.latent")
-    sites = _sites(subjects.conditions) if settings.condition_on_site else ()
     config = GeneratorConfig(
         dim=dim,
         space=subjects.space,
@@ -158,13 +155,36 @@ def untrained(
         drop_condition=settings.loop.drop_condition,
         latent=latent.autoencoder if latent else None,
     )
-    rim = Rim.fit(encoded, reach, subjects.conditions, sites)
-    voxels = Prior.fit(encoded, reach, subjects.conditions, sites, rim)
+    frame = framed.frame
+    voxels = dispersed(
+        Prior.fit(framed.standard, framed.reach, subjects.conditions, frame.sites, frame),
+        framed.encoded,
+        subjects.conditions,
+    )
     prior: Prior | LatentPrior = voxels
     if latent:
-        prior = latent_prior(voxels, encoded, subjects.conditions, latent, work, log)
+        prior = latent_prior(voxels, framed.standard, subjects.conditions, latent, work, log)
     torch.manual_seed(settings.loop.seed)
     return Generator(config, prior)
+
+
+def framed(
+    settings: TrainSettings, subjects: Part | Subjects, encoded: Array, work: Path
+) -> Framed:
+    """Subjects in the frame of their template, kept in `work`.
+
+    Parameters
+    ----------
+    encoded : the subjects' volumes as generators see them, (n, C, X, Y, Z).
+
+    Raises
+    ------
+    UserError : if sites are to be told apart and there is one, or one of too few subjects.
+    """
+    from training.framing import Framed
+
+    sites = _sites(subjects.conditions) if settings.condition_on_site else ()
+    return Framed.of(encoded, subjects.conditions, subjects.space, work, subjects.digest, sites)
 
 
 def _sites(conditions: Sequence[Condition]) -> tuple[str, ...]:

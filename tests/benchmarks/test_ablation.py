@@ -19,8 +19,9 @@ from contracts.params import load
 from models.generator import Generator
 from tests.benchmarks.test_generators import PARAMS, _subjects
 from training.dataset import Subjects
+from training.framing import Framed
 from training.settings import TrainSettings
-from training.train import untrained
+from training.train import framed, untrained
 
 PEOPLE = [Condition(25, "F"), Condition(80, "M")]
 
@@ -38,18 +39,26 @@ def subjects() -> Subjects:
 
 
 @pytest.fixture(scope="module")
-def whole(params: Path, subjects: Subjects, tmp_path_factory: pytest.TempPathFactory) -> Generator:
+def seen(subjects: Subjects, params: Path, tmp_path_factory: pytest.TempPathFactory) -> Framed:
+    settings = load(TrainSettings, "train.3d", params)
+    return framed(settings, subjects, subjects.encoded(), tmp_path_factory.mktemp("frame"))
+
+
+@pytest.fixture(scope="module")
+def whole(
+    params: Path, subjects: Subjects, seen: Framed, tmp_path_factory: pytest.TempPathFactory
+) -> Generator:
     settings = load(TrainSettings, "train.3d", params)
     work = tmp_path_factory.mktemp("latents")
-    return untrained("3d", settings, subjects, subjects.encoded(), work)
+    return untrained("3d", settings, subjects, seen, work)
 
 
-def test_modes_displacements_and_spectrum(whole: Generator, subjects: Subjects) -> None:
-    encoded, people = subjects.encoded(), subjects.conditions
+def test_modes_directions_and_spectrum(whole: Generator, subjects: Subjects, seen: Framed) -> None:
+    people = subjects.conditions
     before = whole.prior.start.covariance
-    common = ablation._without_displacements(whole, encoded, people).prior.start.covariance
-    bare = ablation._without_modes(whole, encoded, people).prior.start.covariance
-    white = ablation._without_spectrum(whole, encoded, people).prior.start.covariance
+    common = ablation._without_directions(whole, seen, people).prior.start.covariance
+    bare = ablation._without_modes(whole, seen, people).prior.start.covariance
+    white = ablation._without_spectrum(whole, seen, people).prior.start.covariance
     assert len(bare.modes) == 0 < len(before.modes)
     assert len(common.modes) <= 4
     assert np.ptp(white.power, axis=(1, 2, 3)).max() == 0 < np.ptp(before.power)
@@ -58,35 +67,37 @@ def test_modes_displacements_and_spectrum(whole: Generator, subjects: Subjects) 
 
 
 def test_without_local_sd_the_field_alone_says_how_much_values_vary(
-    whole: Generator, subjects: Subjects
+    whole: Generator, subjects: Subjects, seen: Framed
 ) -> None:
-    encoded, people = subjects.encoded(), subjects.conditions
+    people = subjects.conditions
     before = whole.prior.start
     assert np.ptp(before.sd[:, before.mask]) > 0.1
-    after = ablation._without_local_sd(whole, encoded, people).prior.start
+    after = ablation._without_local_sd(whole, seen, people).prior.start
     np.testing.assert_array_equal(after.sd, 1)
-    bare = ablation._without_modes(whole, encoded, people).prior.start
-    assert np.ptp(bare.sd[:, before.mask]) < np.ptp(before.sd[:, before.mask])
 
 
-def test_curves_and_regression(whole: Generator, subjects: Subjects) -> None:
-    encoded, people = subjects.encoded(), subjects.conditions
-    straight = replace(ablation._without_curves(whole, encoded, people).prior.start, rim=None)
-    r = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape)).astype(np.float32)
+def test_curves_and_regression(whole: Generator, subjects: Subjects, seen: Framed) -> None:
+    people = subjects.conditions
+    straight = ablation._without_curves(whole, seen, people).prior.start
+    straight = replace(straight, frame=None, gain=np.ones(straight.channels, dtype=np.float32))
+    unit = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape))
+    r = unit.astype(np.float32) * straight.sd
     mean, one = straight.mean(PEOPLE[:1]), PEOPLE[:1]
     linear = straight.volume(2 * r, one) - mean
     np.testing.assert_allclose(linear, 2 * (straight.volume(r, one) - mean), atol=1e-4)
-    loose = ablation._without_rim(whole, encoded, people).prior.start
-    assert loose.rim is None
-    assert whole.prior.start.rim is not None
-    alone = ablation._without_regression(whole, encoded, people).prior.start
+    loose = ablation._without_frame(whole, seen, people).prior.start
+    assert loose.frame is None
+    assert loose.channels == whole.prior.start.channels - 3
+    alone = ablation._without_regression(whole, seen, people).prior.start
     young, old = alone.mean(PEOPLE)
     np.testing.assert_array_equal(young, old)
-    np.testing.assert_allclose(young, encoded.mean(axis=0) * alone.mask, atol=1e-4)
+    np.testing.assert_allclose(young, seen.standard.mean(axis=0) * alone.mask, atol=1e-4)
     assert np.ptp(whole.prior.start.mean(PEOPLE), axis=0).max() > 0.01
 
 
-def test_template_inputs_are_hidden_from_the_network(whole: Generator, subjects: Subjects) -> None:
+def test_template_inputs_are_hidden_from_the_network(
+    whole: Generator, subjects: Subjects, seen: Framed
+) -> None:
     whole = copy.deepcopy(whole)
     network = whole.denoiser.network
     for parameter in network.parameters():
@@ -98,18 +109,18 @@ def test_template_inputs_are_hidden_from_the_network(whole: Generator, subjects:
     told = torch.zeros(1), torch.zeros(1, 2)
     with torch.no_grad():
         assert not torch.equal(network(x, *told), network(other, *told))
-        ablation._without_template(whole, subjects.encoded(), subjects.conditions)
+        ablation._without_template(whole, seen, subjects.conditions)
         assert torch.equal(network(x, *told), network(other, *told))
         other[:, 0] += 1
         assert not torch.equal(network(x, *told), network(other, *told))
 
 
-def test_without_weights_all_voxels_count_alike(whole: Generator, subjects: Subjects) -> None:
+def test_without_weights_all_voxels_count_alike(
+    whole: Generator, subjects: Subjects, seen: Framed
+) -> None:
     inside = whole.denoiser.mask.bool()
     assert float(whole.denoiser.weight[:, inside].std()) > 0.1
-    alike = ablation._without_weights(
-        copy.deepcopy(whole), subjects.encoded(), subjects.conditions
-    ).denoiser
+    alike = ablation._without_weights(copy.deepcopy(whole), seen, subjects.conditions).denoiser
     assert bool((alike.weight[:, inside] == 1).all())
     assert not bool(alike.weight[:, ~inside].any())
 
@@ -133,4 +144,4 @@ def test_an_unknown_part_is_told() -> None:
     result = CliRunner().invoke(ablation.main, ["without anything"])
     assert result.exit_code == 2
     assert "without anything" in result.output
-    assert "without rim" in result.output
+    assert "without frame" in result.output

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.brains import prepare
 from benchmarks.h200 import Case
-from benchmarks.paper import operations, preparation
+from benchmarks.paper import DISK_BYTES, operations, preparation
 from contracts.errors import UserError
 from models.config import NetworkConfig
 
@@ -33,3 +34,14 @@ def test_preparation_is_that_of_the_largest_cell(tmp_path: Path) -> None:
     ]
     path.write_text(json.dumps({"cells": cells}))
     assert preparation(path) == pytest.approx(0.01)
+
+
+def test_network_and_disk_are_those_of_a_generator(tmp_path: Path) -> None:
+    shape, subjects = (16, 16, 16), 8
+    network = NetworkConfig(channels=(16, 16))
+    generator, _ = prepare(subjects, shape, network, tmp_path)
+    _, parameters = operations(Case("tiny", shape, network, 1))
+    assert parameters == sum(p.numel() for p in generator.denoiser.network.parameters())
+    written = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))
+    headers = 3 * 128
+    assert written == headers + DISK_BYTES * subjects * 16**3

@@ -69,7 +69,7 @@ def test_another_format_is_told(generator: Generator, tmp_path: Path) -> None:
     content = json.loads((tmp_path / CONFIG_FILE).read_text())
     content["identity"]["format"] -= 1
     (tmp_path / CONFIG_FILE).write_text(json.dumps(content))
-    with pytest.raises(UserError, match="generator format 5 is not 6"):
+    with pytest.raises(UserError, match="generator format 6 is not 7"):
         Generator.load(tmp_path)
 
 

@@ -20,11 +20,9 @@ from models.field import Covariance, Waves, spread
 from models.generator import Generator
 from models.identity import GeneratorConfig
 from models.path import Path
-from models.prior import Prior
-from models.rim import Rim
 from models.sampler import Sampler
 from tests.models.fields import SHAPE
-from tests.models.tiny import NETWORK, SPACE, tiny_generator, tiny_volumes
+from tests.models.tiny import NETWORK, SPACE, framed_prior, tiny_generator, tiny_volumes
 
 PEOPLE = [Condition(30, "F"), Condition(70, "M"), Condition(50, "F")]
 SAMPLERS: tuple[SamplerName, ...] = ("dpm++", "ddim", "ancestral")
@@ -48,8 +46,7 @@ def generator_of(dim: Literal["2d", "3d"], path: PathConfig) -> Generator:
     config = GeneratorConfig(dim, SPACE, ("fa", "md"), NETWORK, path, Coverage.of(people))
     torch.manual_seed(0)
     reach = representation.reach(masks)
-    rim = Rim.fit(encoded, reach, people)
-    generator = Generator(config, Prior.fit(encoded, reach, people, rim=rim))
+    generator = Generator(config, framed_prior(encoded, reach, people))
     with torch.no_grad():
         for parameter in generator.denoiser.network.parameters():
             if not parameter.any():

@@ -90,9 +90,10 @@ def test_the_null_token_is_a_vector_of_the_embedding(generator: Generator) -> No
 
 
 def test_the_average_is_that_of_the_training_subjects(generator: Generator) -> None:
-    volumes, masks, _ = tiny_volumes(24)
-    expected = generator.encode(volumes, masks).mean(axis=0)
-    mask = generator.prior.start.mask
+    volumes, masks, people = tiny_volumes(24)
+    prior = generator.prior.start
+    expected = prior.standard(generator.encode(volumes, masks), people).mean(axis=0)
+    mask = prior.mask
     np.testing.assert_allclose(
         generator.prior.start.average()[:, mask], expected[:, mask], atol=1e-5
     )

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from contracts.condition import Condition
-from contracts.maps import FA, MD
 from models import representation
-from models.prior import Prior
 from models.rim import Rim
 
 SHAPE = (16, 18, 16)
@@ -96,78 +93,3 @@ def test_followed_inverts_freed_of_one_of_many_and_of_some_places() -> None:
     np.testing.assert_array_equal(freed[:, 2], volumes[:, 2])
     np.testing.assert_allclose(rim.followed(freed), volumes, atol=1e-6)
     np.testing.assert_array_equal(rim.freed(volumes[3]), freed[3])
-    places = slice(1000, 1200)
-    flat = volumes.reshape(12, 3, -1)[:, :, places]
-    np.testing.assert_array_equal(
-        rim.at(places).freed(flat), freed.reshape(12, 3, -1)[:, :, places]
-    )
-
-
-@pytest.fixture(scope="module")
-def fitted() -> tuple[Prior, np.ndarray, list[Condition]]:
-    masks, _ = _outlines(40)
-    rng = np.random.default_rng(3)
-    own = rng.normal(1, 0.05, (40, 2, *SHAPE)) * np.array([0.4, 9e-4])[:, None, None, None]
-    volumes = (own * masks[:, None]).astype(np.float32)
-    encoded = representation.encode(volumes, masks, (FA, MD))
-    reach, people = representation.reach(masks), _people(40)
-    return (
-        Prior.fit(encoded, reach, people, rim=Rim.fit(encoded, reach, people)),
-        encoded,
-        people,
-    )
-
-
-def test_prior_takes_volumes_apart_and_puts_them_together_again(
-    fitted: tuple[Prior, np.ndarray, list[Condition]],
-) -> None:
-    prior, encoded, people = fitted
-    residual = prior.residual(encoded, people)
-    kept = (np.abs(residual) < 2.999 * prior.sd).all(axis=1) & prior.mask
-    again = prior.volume(residual, people)
-    same = kept & (np.abs(again[:, 2] - encoded[:, 2]) < 1e-4)
-    assert same.sum() > 0.95 * prior.mask.sum() * len(people)
-    for k in range(2):
-        np.testing.assert_allclose(again[:, k][same], encoded[:, k][same], atol=1e-4)
-
-
-def test_drawn_level_sets_are_those_of_their_brains(
-    fitted: tuple[Prior, np.ndarray, list[Condition]],
-) -> None:
-    prior, _, people = fitted
-    drawn = np.random.default_rng(4).standard_normal((6, 3, *SHAPE)).astype(np.float32)
-    made = prior.volume(drawn * prior.mask, people[:6])
-    raw = replace(prior, rim=None).volume(drawn * prior.mask, people[:6])
-    for one, other in zip(made, raw, strict=True):
-        brain = representation.brain(one)
-        np.testing.assert_array_equal(brain, representation.brain(other))
-        np.testing.assert_array_equal(one[2], representation.level_set(brain))
-
-
-def test_maps_follow_the_level_set_that_is_asked_for(
-    fitted: tuple[Prior, np.ndarray, list[Condition]],
-) -> None:
-    prior, encoded, people = fitted
-    flat = np.zeros_like(encoded[:2])
-    levels = encoded[[5, 9], 2]
-    made = prior.volume(flat, people[:2], levels)
-    np.testing.assert_array_equal(made[:, 2], levels)
-    expected = prior.mean(people[:2])
-    expected[:, :2] += replace(prior, rim=None).volume(flat, people[:2])[:, :2] - expected[:, :2]
-    expected[:, 2] = levels
-    assert prior.rim is not None
-    np.testing.assert_allclose(made, prior.rim.followed(expected), atol=1e-6)
-
-
-def test_a_brain_that_is_not_there_has_no_level_set(
-    fitted: tuple[Prior, np.ndarray, list[Condition]],
-) -> None:
-    prior, _, people = fitted
-    nobody = np.zeros((1, 3, *SHAPE), dtype=np.float32)
-    nobody[:, 2] = -50
-    coefficients = prior.coefficients.copy()
-    coefficients[:, 2] = 0
-    coefficients[0, 2] = -1
-    made = replace(prior, coefficients=coefficients).volume(nobody, people[:1])
-    assert np.isfinite(made).all()
-    assert not representation.brain(made).any()

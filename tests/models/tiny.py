@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -13,14 +15,15 @@ from contracts.space import Space
 from models import representation
 from models.config import NetworkConfig, PathConfig
 from models.coverage import Coverage
+from models.frame import Frame
 from models.generator import Generator
 from models.identity import GeneratorConfig
 from models.prior import Prior
-from models.rim import Rim
 
 SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))
 NETWORK = NetworkConfig(channels=(16, 16), attention=True)
 PATH = PathConfig()
+_COUNT = 24
 
 
 def tiny_volumes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
@@ -44,7 +47,7 @@ def tiny_generator(
     drop_condition: float = 0.0,
 ) -> Generator:
     """A generator whose network has random weights everywhere, or is untrained."""
-    volumes, masks, people = tiny_volumes(24)
+    _, _, people = tiny_volumes(_COUNT)
     config = GeneratorConfig(
         dim=dim,
         space=SPACE,
@@ -55,13 +58,24 @@ def tiny_generator(
         drop_condition=drop_condition,
     )
     torch.manual_seed(seed)
-    encoded = representation.encode(volumes, masks, (FA, MD))
-    reach = representation.reach(masks)
-    rim = Rim.fit(encoded, reach, people)
-    generator = Generator(config, Prior.fit(encoded, reach, people, rim=rim))
+    generator = Generator(config, _prior())
     if trained:
         with torch.no_grad():
             for parameter in generator.denoiser.network.parameters():
                 if not parameter.any():
                     parameter.normal_(std=0.1)
     return generator
+
+
+@cache
+def _prior() -> Prior:
+    volumes, masks, people = tiny_volumes(_COUNT)
+    encoded = representation.encode(volumes, masks, (FA, MD))
+    return framed_prior(encoded, representation.reach(masks), people)
+
+
+def framed_prior(encoded: np.ndarray, reach: np.ndarray, people: Sequence[Condition]) -> Prior:
+    """A prior of encoded volumes in the frame of their template."""
+    frame, shifts = Frame.fit(encoded, reach, people)
+    standard = np.stack([frame.displaced(v, s) for v, s in zip(encoded, shifts, strict=True)])
+    return Prior.fit(standard, reach, people, frame=frame)

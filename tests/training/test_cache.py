@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +62,19 @@ def test_a_stop_keeps_whole_rows(tmp_path: Path, torn: int) -> None:
 def test_too_small_a_disk_is_told_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="GB are needed"):
         cache.rows(tmp_path / "a.npy", (10**9, 10**6), value, "test")
+
+
+def test_one_at_a_time_is_in_a_folder(tmp_path: Path) -> None:
+    inside: list[int] = []
+    most = []
+
+    def enter(i: int) -> None:
+        with cache.alone(tmp_path / "new"):
+            inside.append(i)
+            time.sleep(0.01)
+            most.append(len(inside))
+            inside.remove(i)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, range(8)))
+    assert most == [1] * 8

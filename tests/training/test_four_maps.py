@@ -85,7 +85,7 @@ def assert_one_tensor(maps: np.ndarray) -> None:
 
 def test_samples_have_four_maps_that_agree(generator: Generator) -> None:
     assert generator.maps == ALL_MAPS
-    assert generator.prior.start.channels == 4
+    assert len(generator.prior.gain) == 4
     volumes = generator.sample([Condition(30, "F"), Condition(80, "M")], [1, 2], steps=2)
     assert volumes.shape == (2, 4, *generator.space.shape)
     assert_one_tensor(volumes)

@@ -93,9 +93,10 @@ def test_accumulated_gradients_are_those_of_all_batches_at_once(
     hook = register_optimizer_step_pre_hook(look)
     run(generator, settings, tmp_path)
     hook.remove()
-    largest = max(float(g.abs().max()) for g in expected)
+    # Sums in another order: single elements may have lost all their digits, no parameter has.
+    whole = torch.cat([g.flatten() for g in expected]).norm()
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6 * largest)
+        assert (one - other).norm() <= 3e-5 * other.norm() + 3e-7 * whole
 
 
 def test_recomputed_activations_train_the_same(tmp_path: Path) -> None:
