@@ -18,18 +18,26 @@ FARTHEST = 3.0
 _SLAB_BYTES = 64 * 2**20
 
 
-def rising(values: Array, spread: Array) -> Array:
+def rising(values: Array, spread: Array, explained: tuple[Array, Array] | None = None) -> Array:
     """Knots (9, ...) of curves of (n, ...) values over `spread` (...): their quantiles at those
     of normal values -2, -1.5 ... 2.
 
     Quantiles need all subjects of a voxel: voxels are taken in slabs.
+
+    Parameters
+    ----------
+    explained : (n, P) and (P, ...), whose product is taken from the values first.
     """
     flat, over = values.reshape(len(values), -1), spread.reshape(-1)
     out = np.empty((len(NORMAL), flat.shape[1]), dtype=np.float32)
     width = max(_SLAB_BYTES // max(flat[:, :1].nbytes, 1), 1)
     for first in range(0, flat.shape[1], width):
         slab = slice(first, first + width)
-        out[:, slab] = _quantiles(flat[:, slab] / over[slab])
+        left = flat[:, slab]
+        if explained is not None:
+            rows, mean = explained
+            left = left - rows @ mean.reshape(len(mean), -1)[:, slab]
+        out[:, slab] = _quantiles(left / over[slab])
     return out.reshape(len(NORMAL), *spread.shape)
 
 

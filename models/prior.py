@@ -12,20 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.condition import Condition
-from models.curves import FARTHEST, NORMAL, from_normal, local_spread, rising, to_normal
+from models.curves import from_normal, local_spread, rising, to_normal
 from models.directions import directions
 from models.field import Covariance, Waves
 from models.frame import AXES, Frame
 from models.gaussian import Array, design, regress
 
-__all__ = ["FARTHEST", "Prior", "displaced", "local_sd"]
-
 # Of r in a voxel: about 1 on average.
 _LEAST_VARIANCE = 0.05
 # Waves of displacement along each axis: shifts, turns, scalings, shears and their likes.
 _WAVES = 3
-# Of all subjects' values in the voxels that are sorted at a time.
-_SLAB_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,8 @@ class Prior:
             variance += np.square(deviation(i), dtype=np.float64) / n
             mean += volumes[i] / n
         scale = local_spread(variance, mask)
-        knots = _curves(volumes, rows, coefficients, np.where(mask, scale, np.float32(np.inf)))
+        over = np.where(mask, scale, np.float32(np.inf))
+        knots = rising(volumes, over, (rows, coefficients))
         normal = _Rows(lambda i: to_normal(deviation(i) / scale, knots) * mask, n)
         if frame is None:
             weight, ways = scale, displaced(mean, scale, mask)
@@ -246,18 +243,6 @@ class _Rows(Sequence[Array]):
 
     def __getitem__(self, i: Any) -> Any:
         return self._row(range(self._count)[i])
-
-
-def _curves(volumes: Array, rows: Array, coefficients: Array, spread: Array) -> Array:
-    """Knots (9, C, X, Y, Z) of what `rows @ coefficients` leaves of `volumes`, over `spread`."""
-    flat, expected = (a.reshape(len(a), -1) for a in (volumes, coefficients))
-    out = np.empty((len(NORMAL), flat.shape[1]), dtype=np.float32)
-    width = max(_SLAB_BYTES // flat[:, :1].nbytes, 1)
-    for first in range(0, flat.shape[1], width):
-        slab = slice(first, first + width)
-        left: Array = flat[:, slab] - rows @ expected[:, slab]
-        out[:, slab] = rising(left, spread.reshape(-1)[slab])
-    return out.reshape(len(NORMAL), *spread.shape)
 
 
 def local_sd(covariance: Covariance, mask: NDArray[np.bool_]) -> Array:

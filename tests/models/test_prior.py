@@ -7,7 +7,7 @@ import pytest
 
 from contracts.condition import Condition
 from contracts.maps import FA, MD
-from models import prior, representation
+from models import curves, representation
 from models.gaussian import design
 from models.prior import Prior
 from tests.models.tiny import tiny_volumes
@@ -28,7 +28,7 @@ def test_streams_what_the_whole_would_give(
     from scipy.ndimage import gaussian_filter
     from scipy.special import ndtr
 
-    monkeypatch.setattr(prior, "_SLAB_BYTES", slab)
+    monkeypatch.setattr(curves, "_SLAB_BYTES", slab)
     encoded, mask, people = cohort
     fitted = Prior.fit(encoded, mask, people)
 
