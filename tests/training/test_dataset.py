@@ -12,8 +12,7 @@ import torch
 
 from contracts.errors import UserError
 from contracts.maps import MAPS
-from models import field, representation
-from models import prior as prior_module
+from models import curves, field, representation
 from models.prior import Prior
 from tests.models.tiny import SPACE
 from tests.training.tiny_cohort import write_cohort
@@ -71,7 +70,7 @@ def test_residuals_and_means_are_those_of_the_prior(tmp_path: Path) -> None:
 
 def test_memory_is_flat_in_the_cohort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = 4 * 3 * int(np.prod(SPACE.shape))
-    monkeypatch.setattr(prior_module, "_SLAB_BYTES", 4 * volume)
+    monkeypatch.setattr(curves, "_SLAB_BYTES", 4 * volume)
     monkeypatch.setattr(field, "_BLOCK_BYTES", 4 * volume)
     monkeypatch.setattr(field, "_ENOUGH", 40)
     peaks = []
