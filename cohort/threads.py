@@ -11,14 +11,16 @@ import torch
 
 T = TypeVar("T")
 
-# Results that wait to be taken, per thread.
+# Finished results that may wait to be taken, per thread: memory must not grow with the cohort.
+# (joblib's generator goes on computing whether or not its results are taken.)
 _WAITING = 2
 
 
 def each(work: Callable[[int], T], count: int) -> Iterator[T]:
-    """work(0), work(1) ... work(count - 1), in this order, on as many threads as torch has.
+    """Yields work(0), work(1) ... work(count - 1) in this order, from as many threads as torch has.
 
-    Operations on one small volume are too short to be shared among cores.
+    Operations on one small volume are too short to be shared among cores, so that subjects are
+    worked on side by side, each with one thread of torch.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -34,5 +36,5 @@ def each(work: Callable[[int], T], count: int) -> Iterator[T]:
             while waiting:
                 yield waiting.popleft().result()
     finally:
-        # New threads begin with the number that was set last anywhere.
+        # A new thread begins with the number that was set last in any thread.
         torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""What a generator is, beside its weights: its configuration, in memory and in generator.json."""
+"""The configuration of a generator, in memory and in generator.json."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contracts.errors import UserError
 from contracts.maps import map_spec
 from contracts.params import parse
 from contracts.space import Space
-from models.config import Dim, LatentConfig, NetworkConfig, PathConfig
+from models.config import Dim, NetworkConfig, PathConfig
 from models.coverage import Coverage
 
-FORMAT = 7
+FORMAT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,7 @@ class GeneratorConfig:
     coverage : whom it was trained on.
     drop_condition : share of training volumes whose condition was withheld from the network; 0:
         it has no null token and cannot be guided.
-    latent : 3D only: the autoencoder whose latents the network sees; None: it sees voxels.
     provenance : where it comes from (data, parameters, run); not part of its digest.
-
-    Raises
-    ------
-    ValueError : if it is 2D and latent.
     """
 
     dim: Dim
@@ -43,16 +38,11 @@ class GeneratorConfig:
     path: PathConfig
     coverage: Coverage
     drop_condition: float = 0.0
-    latent: LatentConfig | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.latent is not None and self.dim != "3d":
-            raise ValueError("latents are for 3D: set latent to null")
 
 
 def identity(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
-    """What of a configuration shapes samples, in plain values."""
+    """Returns the part of a configuration that shapes samples, in plain values."""
     return {
         "format": FORMAT,
         "dim": config.dim,
@@ -64,12 +54,11 @@ def identity(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
         "path": asdict(config.path),
         "drop_condition": config.drop_condition,
         "sites": list(sites),
-        "latent": config.latent and asdict(config.latent),
     }
 
 
 def to_json(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
-    """The whole configuration in plain values, with the sites of its prior."""
+    """Returns the whole configuration in plain values, with the sites of its prior."""
     return {
         "identity": identity(config, sites),
         "coverage": config.coverage.to_json(),
@@ -101,7 +90,6 @@ def from_json(content: dict[str, Any]) -> tuple[GeneratorConfig, tuple[str, ...]
         path=parse(PathConfig, stored["path"], "path"),
         coverage=Coverage.from_json(content.get("coverage", {})),
         drop_condition=stored["drop_condition"],
-        latent=stored["latent"] and parse(LatentConfig, stored["latent"], "latent"),
         provenance=content["provenance"],
     )
     return config, tuple(stored["sites"])

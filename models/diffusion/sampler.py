@@ -1,4 +1,4 @@
-"""Samplers: from noise to an image, along any path, for any prediction."""
+"""Samplers: from noise to an image, along either path."""
 
 from __future__ import annotations
 
@@ -10,62 +10,63 @@ import torch
 from torch import Tensor
 
 from models.config import SamplerName
-from models.denoiser import Estimate
-from models.field import Waves, remaining, spread
-from models.path import Path
+from models.diffusion.denoiser import Estimate
+from models.diffusion.path import Path, sampling_times
+from models.prior.spectrum import SpectralBasis, posterior_sd, posterior_variance
 
 Denoise = Callable[[Tensor, float], Estimate]
 Draw = Callable[[], Tensor]
 OnStep = Callable[[int, int], None]
 
+# Nodes of the Gauss-Legendre quadrature.
 _NODES = 8
-# Of the equations for channels that are given: the share of the (squared) error that may be left,
-# and the most iterations. Near the noise, where most is needed, some 20 are.
+# Conjugate gradients for given channels end at this share of the squared error, or after so many
+# iterations. Near the noise, where most are needed, it takes some 20.
 _SOLVED = 1e-5
 _MOST = 40
 
 
 class Sampler:
-    """Carries noise to images by a few calls of a denoiser.
+    """Turns noise into images by a few evaluations of a denoiser.
 
-    In the coefficients F x of the field, of power S, let D = K + u n be the denoiser's estimate:
-    K what is known in closed form (the Wiener filter of a Gaussian start, or nothing), u its
-    unit, n what the network adds. In y = F x / q, q^2 = a^2 S + s^2, the probability flow
+    Let F x be the coefficients of the noisy image x, S their power, and D = m + d n the denoiser's
+    estimate of the clean image: m the Gaussian mean, d the Gaussian sd, n the network's
+    correction. In y = F x / q with q^2 = a^2 S + s^2, the probability flow
     dx/dt = (s'/s) x + (a' - a s'/s) D becomes
 
-        dy = u F n / sqrt(1 + rho^2 S) d rho,    rho = a / s.
+        dy = d F n / sqrt(1 + rho^2 S) d rho,    rho = a / s.
 
-    K has vanished: without a correction any number of steps is exact (an exponential integrator).
-    The path is left in rho alone: all paths are one flow in other coordinates.
+    The Gaussian mean has dropped out: without a correction any number of steps is exact (an
+    exponential integrator). The path is left in rho alone: both paths are one flow in other
+    coordinates. For ``ddpm`` m = S = 0 and d = 1.
 
-    ``dpm++`` : n by the Adams-Bashforth rule of second order. Without a Gaussian start K = S = 0
-        and this is DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), of first order in the last
-        step; there n is linear in log rho, with the start in the time of the flow, 1 / (1 + rho).
-    ``ddim`` : n constant; without a Gaussian start, Song et al. 2021, eq. 12, with sigma = 0.
+    ``dpm++`` : n is extrapolated by the Adams-Bashforth rule of second order, in the time
+        1 / (1 + rho) of the flow. For ``ddpm`` it is linear in log rho, which is DPM-Solver++(2M)
+        (Lu et al. 2022, algorithm 2), of first order in the last step.
     ``ancestral`` : draws from the posterior of x at the next time given D (Ho et al. 2020,
-        eq. 7, between any two times). To its variance comes what the Gaussian start leaves to
+        eq. 7, between any two times). Its variance is raised by what the Gaussian model leaves to
         D, coefficient by coefficient (as in Bao et al. 2022, theorem 1, for a single variance),
         so that without a correction it is exact as well.
 
     Parameters
     ----------
-    waves : F and S.
-    steps : calls of the denoiser.
+    basis : F and S.
+    steps : evaluations of the denoiser.
     """
 
-    def __init__(self, name: SamplerName, path: Path, waves: Waves, steps: int) -> None:
+    def __init__(self, name: SamplerName, path: Path, basis: SpectralBasis, steps: int) -> None:
         self._name = name
-        self._times = path.times(steps)
-        grid = torch.tensor(self._times, dtype=torch.float64, device=waves.power.device)
+        self._times = sampling_times(steps)
+        grid = torch.tensor(self._times, dtype=torch.float64, device=basis.power.device)
         self._a: list[float]
         self._s: list[float]
         self._a, self._s = (part.tolist() for part in path(grid))
-        self._gaussian = path.config.start == "gaussian"
+        self._gaussian = path.name == "flow"
         self._power = (
-            waves.power if self._gaussian else torch.zeros_like(waves.power[:1, :1, :1, :1])
+            basis.power if self._gaussian else torch.zeros_like(basis.power[:1, :1, :1, :1])
         )
-        self._to: Callable[[Tensor], Tensor] = waves if self._gaussian else _same
-        self._back: Callable[[Tensor], Tensor] = waves.inverse if self._gaussian else _same
+        self._to: Callable[[Tensor], Tensor] = basis if self._gaussian else _same
+        self._back: Callable[[Tensor], Tensor] = basis.inverse if self._gaussian else _same
         self._push = [] if name == "ancestral" else [self._gain(i) for i in range(steps)]
 
     @torch.no_grad()
@@ -77,17 +78,18 @@ class Sampler:
         on_step: OnStep | None = None,
         given: Tensor | None = None,
     ) -> Tensor:
-        """Draw images (B, C, X, Y, Z).
+        """Draws images (B, C, X, Y, Z).
 
         Parameters
         ----------
         denoise : (x_t, t) -> estimate, once per step.
-        draw : gives white noise (B, C, X, Y, Z): once, and for ``ancestral`` once more per step.
+        draw : returns white noise (B, C, X, Y, Z); called once, and for ``ancestral`` once more per
+            step.
         mask : (X, Y, Z); outside of it x_0 is zero and x_t therefore noise, as in training.
         on_step : called with (step, steps) after each step.
         given : (B, K, X, Y, Z), the last K channels of r_0 where they are known. x_t is then
             known there too, a r_0 + s eps with the eps that these channels began with (as in
-            Song et al. 2021b, appendix I.2), and the estimate follows, see `_following`.
+            Song et al. 2021b, appendix I.2), and the estimate is conditioned on them.
         """
         steps = len(self._times) - 1
         noise, inside = draw(), mask > 0
@@ -99,7 +101,7 @@ class Sampler:
                 x = _with_last(x, seen)
             estimate = denoise(x, self._times[i])
             if given is not None:
-                clean = self._following(i, estimate.clean, given, inside)
+                clean = self._conditioned(i, estimate.clean, given, inside)
                 estimate = estimate._replace(clean=clean)
             if self._name == "ancestral":
                 x = self._posterior(i, x, estimate.clean, draw(), inside)
@@ -114,17 +116,17 @@ class Sampler:
                 on_step(i + 1, steps)
         return x if given is None else _with_last(x, given)
 
-    def _following(self, i: int, clean: Tensor, given: Tensor, inside: Tensor) -> Tensor:
-        """The estimate D once its last channels L are known to be g.
+    def _conditioned(self, i: int, clean: Tensor, given: Tensor, inside: Tensor) -> Tensor:
+        """Returns the estimate D once its last channels L are known to be g.
 
-        D' = D + R_.L R_LL^-1 (g - D_L), R the covariance that the Gaussian start leaves to D:
-        its conditional mean, exact without a correction. Replacing D_L alone (the usual way to
-        fill in images) would leave what g says of the other channels to x_t, where s eps hides
-        it: they would follow a mode that they share with L by 0.56 to 0.63 of what is due 0.8.
+        D' = D + R_.L R_LL^-1 (g - D_L), with R the covariance that the Gaussian model leaves to D.
+        This is the conditional mean, exact without a correction. Replacing D_L alone (the usual
+        way to fill in images) would leave it to x_t to tell the other channels of g, where the
+        noise hides it.
         """
         if not self._gaussian:
             return _with_last(clean, given)
-        left = remaining(self._power, self._a[i], self._s[i])
+        left = posterior_variance(self._power, self._a[i], self._s[i])
         channels = given.shape[1]
 
         def apply(v: Tensor, power: Tensor) -> Tensor:
@@ -132,7 +134,8 @@ class Sampler:
             return self._back(self._to(fields) * power)
 
         def solved(b: Tensor) -> Tensor:
-            # Conjugate gradients; (R^-1)_LL is the inverse of R_LL but for what channels share.
+            # Conjugate gradients, preconditioned by (R^-1)_LL, which would be the inverse of R_LL
+            # if the channels were independent.
             def close(v: Tensor) -> Tensor:
                 return apply(v, 1 / left)[:, -channels:]
 
@@ -140,7 +143,7 @@ class Sampler:
             p, size = z, _dot(b, z)
             enough = _SOLVED * size
             for _ in range(_MOST):
-                # Each volume stops by itself: its company must not change it.
+                # Each volume stops by itself: the others of its batch must not change it.
                 going = size > enough
                 if not going.any():
                     break
@@ -160,7 +163,7 @@ class Sampler:
         new = 1 - (next_s * a / (next_a * s)) ** 2
         mean = next_s**2 * a / (next_a * s**2) * x + next_a * new * clean
         variance = next_s**2 * new
-        every = variance + (next_a * new) ** 2 * remaining(self._power, a, s)
+        every = variance + (next_a * new) ** 2 * posterior_variance(self._power, a, s)
         fresh = self._back(self._to(z) * every.sqrt())
         return mean + torch.where(inside, fresh, math.sqrt(variance) * z)
 
@@ -168,7 +171,7 @@ class Sampler:
         return torch.sqrt(self._a[i] ** 2 * self._power + self._s[i] ** 2)
 
     def _gain(self, i: int) -> Tensor:
-        """What one unit of n adds to F x from time i to the next."""
+        """Returns what one unit of n adds to F x from time i to the next."""
         if not self._gaussian:
             push = self._a[i + 1] - self._s[i + 1] * self._a[i] / self._s[i]
             return torch.full_like(self._power, push)
@@ -178,12 +181,12 @@ class Sampler:
         for node, weight in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):
             middle = (t + s) / 2 + (t - s) / 2 * float(node)
             q = ((1 - middle) ** 2 * power + middle**2).sqrt()
-            total += weight * (t - s) / 2 * spread(power, 1 - middle, middle) / (middle * q)
+            total += weight * (t - s) / 2 * posterior_sd(power, 1 - middle, middle) / (middle * q)
         return (total * self._q(i + 1)).float()
 
     def _ahead(self, i: int) -> float:
-        """Weight of the last change of n: half a step in units of the last one."""
-        if self._name == "ddim" or i == 0:
+        """Returns the weight of the last change of n: half a step in units of the last one."""
+        if i == 0:
             return 0.0
         step, last = (self._clock(k + 1) - self._clock(k) for k in (i, i - 1))
         ratio = step / last / 2

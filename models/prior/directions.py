@@ -5,27 +5,29 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from models.frame import AXES, Frame
-from models.gaussian import Array
-from models.warp import smooth
+from cohort.group_template import AXES
+from cohort.interpolation import smooth
+from cohort.regression import Array
+from models.prior.template_transform import TemplateTransform
 
 
-def directions(frame: Frame) -> Array:
-    """Such ways, (D, C + 3, X, Y, Z), in units of a standard volume.
+def directions(transform: TemplateTransform) -> Array:
+    """Returns such ways, (D, C + 3, X, Y, Z), in units of a relative volume.
 
-    Maps that are a little higher in all tissue or in one kind of it, or from one end of the head
-    to the other; heads that are shifted, turned, longer; fluid spaces and tracts that are wider.
-    No stationary field varies so much over so long a way.
+    They are maps that are a little higher in all tissue, in one kind of it, or towards one end of
+    the head; heads that are shifted, turned or longer; fluid spaces and tracts that are wider. No
+    stationary field varies so much over so long a way.
     """
-    mean, mask = frame.coarse(), frame.mask
+    template = transform.template
+    mean, mask = template.on_grid(), template.mask
     one = np.ones(mask.shape, dtype=np.float32)
     along = [_cosine(mask.shape, axis) for axis in range(AXES)]
-    slope = frame.effect()[: len(mean)]
+    slope = transform.sensitivity()[: len(mean)]
     out = []
 
-    def add(channels: int | slice, values: Array) -> None:
-        field = np.zeros((frame.channels, *mask.shape), dtype=np.float32)
-        field[channels] = values
+    def add(which: int | slice, values: Array) -> None:
+        field = np.zeros((transform.channels, *mask.shape), dtype=np.float32)
+        field[which] = values
         out.append(field * mask)
 
     for k in range(len(mean) - 1):
@@ -35,7 +37,7 @@ def directions(frame: Frame) -> Array:
         add(len(mean) - 1, base / slope[-1])
         for axis in range(AXES):
             add(len(mean) + axis, base)
-    wide = smooth(torch.from_numpy(mean), 1.5 * frame.width).numpy()
+    wide = smooth(torch.from_numpy(mean), 1.5 * template.width).numpy()
     for image in wide[:2]:
         add(slice(len(mean), None), np.stack(np.gradient(image)))
     return np.stack(out)
