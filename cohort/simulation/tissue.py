@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort import deformation
-from cohort.anatomy import Anatomy, build_anatomy
-from cohort.bundles import REGIONS
-from cohort.tracts import Fibres, build_fibres
+from cohort.simulation import deformation
+from cohort.simulation.anatomy import Anatomy, build_anatomy
+from cohort.simulation.fibres import Fibres, build_fibres
+from cohort.simulation.tracts import REGIONS
 from contracts.space import Space, mni_space
 
 Array = NDArray[np.float32]

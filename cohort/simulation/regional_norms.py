@@ -7,10 +7,11 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort import acquisition, deformation, tensor
-from cohort.bundles import REGIONS
-from cohort.subject import AVERAGE, REFERENCE_AGE, Person, Tissue, measure, tissue
-from cohort.template import ASYMMETRY, Template
+from cohort import tensor
+from cohort.simulation import acquisition, deformation
+from cohort.simulation.person import AVERAGE, REFERENCE_AGE, Person, Tissue, measure, tissue
+from cohort.simulation.tissue import ASYMMETRY, Template
+from cohort.simulation.tracts import REGIONS
 from contracts.condition import Condition
 from contracts.space import Space
 

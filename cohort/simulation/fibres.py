@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort.anatomy import Anatomy
-from cohort.bundles import REGIONS, TRACTS, Region, Tract
+from cohort.simulation.anatomy import Anatomy
+from cohort.simulation.tracts import REGIONS, TRACTS, Region, Tract
 
 Array = NDArray[np.float32]
 G = TypeVar("G", bound=np.generic)

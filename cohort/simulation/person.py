@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort import acquisition, deformation
-from cohort.acquisition import Compartment, Protocol, Site
-from cohort.template import Template
+from cohort.simulation import acquisition, deformation
+from cohort.simulation.acquisition import Compartment, Protocol, Site
+from cohort.simulation.tissue import Template
 from cohort.tensor import TensorMaps
 from contracts.condition import Condition
 from contracts.space import Space
