@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cohort import row_cache
 from cohort.interpolation import upsampled
 from cohort.regression import Array, design, regress
-from cohort.template_estimator import FINER, TemplateEstimator
-from cohort.threads import each
+from cohort.template_estimator import FINER, TemplateEstimator, Volumes
 from contracts.condition import Condition
 
-# `contracts.console.progress`, or something of its signature.
-Progress = Callable[[Iterable[Array], int, str], Iterable[Array]]
 # Components of a displacement.
 AXES = 3
 # The template and the displacements are found in turns: so many rounds, so many steps of
@@ -26,6 +25,8 @@ AXES = 3
 _ROUNDS, _STEPS, _FINAL_STEPS = 4, 5, 12
 # Updates of the template per round.
 _UPDATES = 2
+# The estimate after the last whole round.
+_STATE = "estimate.safetensors"
 _ARRAYS = ("image", "effects", "centre", "precision", "mask")
 
 
@@ -42,14 +43,13 @@ class GroupTemplate:
     ----------
     image : (C, FX, FY, FZ), the mean subject in the channels of `cohort.channels`, on a grid of
         half voxels.
-    effects : (4 + S, C, X, Y, Z), what the regressors of `cohort.regression.design`, less
-        `centre`, add to it.
-    centre : (4 + S,), mean regressors of the subjects that the template was made from.
+    effects : (4, C, X, Y, Z), what the regressors of `cohort.regression.design`, less `centre`,
+        add to it. (Sites are not told apart: they differ in values, not in shape.)
+    centre : (4,), mean regressors of the subjects that the template was made from.
     precision : (C, X, Y, Z), one over the standard deviation of what registration leaves; 0
         outside the mask.
     mask : (X, Y, Z), where a brain may be.
     width : of the smoothing of displacements, in voxels.
-    sites : that the effects tell apart.
     """
 
     image: Array
@@ -58,19 +58,16 @@ class GroupTemplate:
     precision: Array
     mask: NDArray[np.bool_]
     width: float
-    sites: tuple[str, ...] = ()
 
     @classmethod
     def fit(
         cls,
-        volumes: Sequence[Array] | Array,
+        volumes: Volumes,
         mask: NDArray[np.bool_],
         conditions: Sequence[Condition],
-        sites: tuple[str, ...] = (),
         width: float = 1.0,
-        scratch: Path | None = None,
-        progress: Progress = lambda items, total, what: items,
-    ) -> tuple[GroupTemplate, Array]:
+        work: Path | None = None,
+    ) -> tuple[GroupTemplate, Volumes]:
         """Estimates the template and the displacements of encoded volumes in turns.
 
         The volumes are read several times, one at a time, so that they may be a memory map.
@@ -79,38 +76,47 @@ class GroupTemplate:
         ----------
         volumes : (n, C, X, Y, Z).
         width : in voxels; 4 mm are right for maps of 2 to 4 mm.
-        scratch : folder for the displacements; None: they are kept in memory.
-        progress : shows how far the work is.
+        work : folder for displacements. A call that was stopped goes on from it; it must belong to
+            these arguments alone. None: they are kept in memory.
 
         Returns
         -------
         The template, and the displacements (n, 3, X, Y, Z) in voxels, equal to those that
         `displacement` finds.
         """
-        n, shape = len(volumes), mask.shape
-        rows = design(conditions, sites).astype(np.float32)
+        if work is None:
+            with TemporaryDirectory() as folder:
+                template, kept = cls.fit(volumes, mask, conditions, width, Path(folder))
+                return template, np.array(kept)
+        n = len(volumes)
+        rows = _design(conditions)
         centre = rows.mean(axis=0)
-        effects = torch.from_numpy(regress(volumes, conditions, sites) * mask)
+        effects = torch.from_numpy(regress(volumes, _without_sites(conditions)) * mask)
         image = upsampled(torch.tensordot(torch.from_numpy(centre), effects, dims=1), FINER)
-        found = _array(scratch, (n, AXES, *shape))
         estimator = TemplateEstimator(image, effects, torch.from_numpy(rows - centre), mask)
+        nothing: Volumes = np.broadcast_to(np.float32(0), (n, AXES, *mask.shape))
 
-        def register(start: Array, steps: int, what: str) -> None:
-            estimator.update_precision(volumes, found)
-
+        def register(start: Volumes, steps: int, what: str, name: str) -> Array:
             def one(i: int) -> Array:
                 return estimator.registered(i, volumes[i], start[i], steps, width)
 
-            for i, displacement in enumerate(progress(each(one, n), n, what)):
-                found[i] = displacement
+            return row_cache.rows(work / f"{name}.npy", (n, AXES, *mask.shape), one, what)
 
-        for k in range(_ROUNDS):
-            register(found, _STEPS, f"template, round {k + 1} of {_ROUNDS}")
-            # The template stays in the middle of its subjects.
-            found -= found.mean(axis=0, keepdims=True)
+        found: Volumes = nothing
+        first = 1
+        state = work / _STATE
+        if state.exists():
+            first = 1 + estimator.restore(state)
+            found = _centred(np.load(work / f"round-{first - 1}.npy", mmap_mode="r"))
+        for k in range(first, _ROUNDS + 1):
+            estimator.update_precision(volumes, found)
+            what = f"template, round {k} of {_ROUNDS}"
+            found = _centred(register(found, _STEPS, what, f"round-{k}"))
             for _ in range(_UPDATES):
                 estimator.update_template(volumes, found)
-        register(np.broadcast_to(np.float32(0), found.shape), _FINAL_STEPS, "displacements")
+            estimator.store(state, k)
+            (work / f"round-{k - 1}.npy").unlink(missing_ok=True)
+        estimator.update_precision(volumes, found)
         template = cls(
             image=estimator.image.numpy(),
             effects=estimator.effects.numpy(),
@@ -118,9 +124,8 @@ class GroupTemplate:
             precision=estimator.precision.numpy(),
             mask=mask,
             width=width,
-            sites=sites,
         )
-        return template, found
+        return template, register(nothing, _FINAL_STEPS, "displacements", "displacements")
 
     def displacement(
         self, volume: Array, condition: Condition, boundary_only: bool = False
@@ -135,12 +140,8 @@ class GroupTemplate:
         Returns
         -------
         (3, X, Y, Z), in voxels.
-
-        Raises
-        ------
-        UserError : if the condition names a site that the template does not know.
         """
-        row = design([condition], self.sites)[0].astype(np.float32) - self.centre
+        row = _design([condition])[0] - self.centre
         precision = torch.from_numpy(self.precision)
         if boundary_only:
             precision = precision.clone()
@@ -160,24 +161,39 @@ class GroupTemplate:
         return self.image[:, ::FINER, ::FINER, ::FINER]
 
     def arrays(self) -> dict[str, Any]:
-        """Returns everything but the sites as arrays by name, to be stored."""
+        """Returns the template as arrays by name, to be stored."""
         return {name: getattr(self, name) for name in _ARRAYS} | {
             "width": np.float32(self.width).reshape(1)
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], sites: tuple[str, ...]) -> GroupTemplate:
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> GroupTemplate:
         """Inverse of `arrays`."""
         parts = {name: arrays[name] for name in _ARRAYS}
-        return cls(width=float(arrays["width"][0]), sites=sites, **parts)
+        return cls(width=float(arrays["width"][0]), **parts)
 
 
-def _array(folder: Path | None, shape: tuple[int, ...]) -> Array:
-    """Returns an array of zeros, in a file where there is a folder."""
-    if folder is None:
-        return np.zeros(shape, dtype=np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    mapped: Array = np.lib.format.open_memmap(
-        folder / "displacements.npy", mode="w+", dtype=np.float32, shape=shape
-    )
-    return mapped
+class _Less(Sequence[Array]):
+    """Rows less one array, subtracted when they are read."""
+
+    def __init__(self, rows: Array, less: Array) -> None:
+        self._rows, self._less = rows, less
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._rows[i] - self._less
+
+
+def _centred(displacements: Array) -> _Less:
+    """Returns displacements less their mean: the template stays in the middle of its subjects."""
+    return _Less(displacements, displacements.mean(axis=0))
+
+
+def _without_sites(conditions: Sequence[Condition]) -> list[Condition]:
+    return [replace(condition, site=None) for condition in conditions]
+
+
+def _design(conditions: Sequence[Condition]) -> Array:
+    return design(_without_sites(conditions)).astype(np.float32)

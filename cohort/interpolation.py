@@ -83,20 +83,22 @@ def displaced(image: Tensor, displacement: Tensor) -> Tensor:
     return LinearInterpolation(displacement, finer).apply(image)
 
 
-def inversely_displaced(values: Tensor, displacement: Tensor, steps: int = 6) -> Tensor:
+def inverse_displacement(displacement: Tensor, steps: int = 6) -> Tensor:
+    """Returns v, (3, X, Y, Z), with x = y + v(y) for y = x + u(x), by fixed-point iteration."""
+    at = _grid(displacement.shape[1:])
+    found = torch.zeros_like(displacement)
+    for _ in range(steps):
+        found = -displaced(displacement, found)
+    return found.clamp(min=-at, max=_last(at) - at)
+
+
+def inversely_displaced(values: Tensor, displacement: Tensor) -> Tensor:
     """Moves values (C, X, Y, Z) from the places x to x + u(x), by nearest neighbour.
 
-    Each voxel y gets the value of the x with x + u(x) nearest to y, which is found by fixed-point
-    iteration. No values are mixed.
+    Each voxel y gets the value of the x for which x + u(x) is nearest to y. No values are mixed.
     """
-    at = _grid(displacement.shape[1:])
-    found = at
-    for _ in range(steps):
-        found = at - displaced(displacement, found - at)
-    x, y, z = (
-        found[axis].round().long().clamp(0, size - 1)
-        for axis, size in enumerate(displacement.shape[1:])
-    )
+    found = _grid(displacement.shape[1:]) + inverse_displacement(displacement)
+    x, y, z = found.round().long()
     return values[:, x, y, z]
 
 
@@ -117,6 +119,10 @@ def smooth(image: Tensor, width: float) -> Tensor:
 def _grid(shape: Sequence[int]) -> Tensor:
     axes = torch.meshgrid(*(torch.arange(n).float() for n in shape), indexing="ij")
     return torch.stack(axes)
+
+
+def _last(grid: Tensor) -> Tensor:
+    return torch.tensor(grid.shape[1:]).view(3, 1, 1, 1).to(grid) - 1
 
 
 def _along(image: Tensor, matrices: Sequence[Tensor]) -> Tensor:

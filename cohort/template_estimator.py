@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ _LEAST_WEIGHT, _LEAST_COARSE = 1.0, 0.3
 # Width of the smoothing of variances, in voxels, and the least standard deviation as a share of the
 # largest: below it there is the noise of a nearly empty voxel.
 _VARIANCE_WIDTH, _LEAST_SD_SHARE = 1.0, 0.05
+
+# Volumes in memory, or rows that are read or computed one at a time.
+Volumes = Sequence[Array] | Array
 
 
 class TemplateEstimator:
@@ -66,7 +70,7 @@ class TemplateEstimator:
         ).numpy()
         return found
 
-    def update_precision(self, volumes: Sequence[Array] | Array, displacements: Array) -> None:
+    def update_precision(self, volumes: Volumes, displacements: Volumes) -> None:
         """Computes the precision from what the displaced template leaves of the volumes."""
 
         def squares(i: int) -> NDArray[np.float64]:
@@ -83,7 +87,7 @@ class TemplateEstimator:
             np.where(mask, 1 / smoothed_sd(variance, mask), 0)
         ).float()
 
-    def update_template(self, volumes: Sequence[Array] | Array, displacements: Array) -> None:
+    def update_template(self, volumes: Volumes, displacements: Volumes) -> None:
         """Takes one step towards the template and the effects of least squares."""
         sums, weight = torch.zeros_like(self.image), torch.zeros_like(self.image[:1])
         change = torch.zeros_like(self.effects)
@@ -103,6 +107,29 @@ class TemplateEstimator:
         blurred = smooth(weight, _BLUR).clamp(min=_LEAST_WEIGHT)
         self.image = self.image + smooth(sums, _BLUR) / blurred
         self.effects = self.effects + change * self._mask
+
+    def store(self, path: Path, number: int) -> None:
+        """Writes template and effects, and the number of the round that they come from."""
+        from safetensors.torch import save_file
+
+        partial = path.with_suffix(".partial")
+        save_file(
+            {
+                "image": self.image.contiguous(),
+                "effects": self.effects.contiguous(),
+                "round": torch.tensor([number]),
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def restore(self, path: Path) -> int:
+        """Reads what `store` wrote; returns the number of the round."""
+        from safetensors.torch import load_file
+
+        stored = load_file(path)
+        self.image, self.effects = stored["image"], stored["effects"]
+        return int(stored["round"])
 
     def _expected(self, i: int) -> Tensor:
         """Returns the template of the i-th subject's age, sex and site, on the fine grid."""

@@ -46,13 +46,11 @@ def load_prior(folder: Path, sites: tuple[str, ...]) -> Prior:
 
     arrays = {k: tensor.numpy() for k, tensor in load_file(folder / PRIOR_FILE).items()}
     own = {
-        k.removeprefix(_TRANSFORM): array
-        for k, array in arrays.items()
-        if k.startswith(_TRANSFORM)
+        k.removeprefix(_TRANSFORM): array for k, array in arrays.items() if k.startswith(_TRANSFORM)
     }
     return Prior(
         covariance=Covariance(**{name: arrays[f"covariance.{name}"] for name in _COVARIANCE}),
         sites=sites,
-        transform=TemplateTransform.from_arrays(own, sites) if own else None,
+        transform=TemplateTransform.from_arrays(own) if own else None,
         **{name: arrays[f"prior.{name}"] for name in _PRIOR},
     )

@@ -247,7 +247,9 @@ class Generator:
     def digest(self) -> str:
         """Short hash of everything that shapes its samples."""
         content = hashlib.sha256(json.dumps(identity(self.config, self.sites)).encode())
-        for name, tensor in sorted(checkpoint.all_tensors(self.denoiser.network, self.prior).items()):
+        for name, tensor in sorted(
+            checkpoint.all_tensors(self.denoiser.network, self.prior).items()
+        ):
             content.update(name.encode())
             content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()[:16]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from contracts.console import progress, say
 from contracts.errors import UserError
-from models.denoiser import Denoiser
-from models.loss import errors
+from models.diffusion.denoiser import Denoiser
+from models.diffusion.loss import errors
 from training.dataset import Residuals
 from training.settings import LoopSettings
 
@@ -223,7 +223,7 @@ def _batch(
 ) -> Batch:
     generator, source = streams(settings, step, number, device)
     chosen = torch.randint(len(data), (settings.batch,), generator=generator)
-    residual, condition, mean = data.rows(chosen)
+    residual, condition = data.rows(chosen)
     noise = torch.randn(residual.shape, generator=source, device=device)
     t = denoiser.path.draw(settings.batch, generator)
     slices = None
@@ -233,7 +233,7 @@ def _batch(
     withheld = None
     if settings.drop_condition:
         withheld = torch.rand(settings.batch, generator=generator) < settings.drop_condition
-    batch = (residual, t, noise, condition, mean, slices, withheld)
+    batch = (residual, t, noise, condition, slices, withheld)
     return tuple(None if b is None else b.to(device, non_blocking=True) for b in batch)
 
 

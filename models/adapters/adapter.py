@@ -117,7 +117,9 @@ class Adapter(ABC):
         """
         from safetensors.torch import save_file
 
-        tensors = {name: p.detach().cpu().contiguous() for name, p in self.named_parameters().items()}
+        tensors = {
+            name: p.detach().cpu().contiguous() for name, p in self.named_parameters().items()
+        }
         tensors["prior.gain"] = torch.from_numpy(gain)
         description = {
             "format": FORMAT,

@@ -53,9 +53,7 @@ def apply(path: Path, base: Generator) -> Generator:
         )
     prior = base.prior.scaled(tensors.pop("prior.gain").numpy())
     config = base.config
-    denoiser = Denoiser(
-        base.dim, prior, config.network, config.path.path, base.denoiser.null_token
-    )
+    denoiser = Denoiser(base.dim, prior, config.network, config.path.path, base.denoiser.null_token)
     denoiser.network.load_state_dict(base.denoiser.network.state_dict())
     adapter = build(description["method"], description["settings"])
     adapter.inject(denoiser.network)

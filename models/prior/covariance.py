@@ -14,7 +14,8 @@ from cohort.regression import Array
 _SMOOTH_BINS = 1.0
 # Where nothing varies (all masks alike, say) there is no power, and no ratio to it either.
 _POWER_FLOOR = 1e-3
-# Lags at which less of the mask overlaps itself than this share say more of noise than of the field.
+# Lags at which less of the mask overlaps itself than this share tell more of noise than of the
+# field.
 _LEAST_OVERLAP = 0.02
 # Principal components are kept as modes where they hold in other subjects: at most so many, each of
 # which explains at least this share of what it explains in the subjects that it was made from.

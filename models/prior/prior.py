@@ -14,9 +14,9 @@ from cohort.group_template import AXES
 from cohort.regression import Array, design, regress
 from cohort.template_estimator import smoothed_sd
 from contracts.condition import Condition
+from models.prior.covariance import Covariance
 from models.prior.directions import directions
 from models.prior.quantiles import fit_knots, from_scores, to_scores
-from models.prior.covariance import Covariance
 from models.prior.template_transform import TemplateTransform
 
 # Cosine waves of displacement along each axis: shifts, turns, scalings and shears.

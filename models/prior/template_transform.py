@@ -15,7 +15,7 @@ from cohort import channels
 from cohort.group_template import AXES, GroupTemplate
 from cohort.interpolation import LinearInterpolation, displaced, inversely_displaced, smooth
 from cohort.regression import Array, design
-from cohort.template_estimator import smoothed_sd
+from cohort.template_estimator import Volumes, smoothed_sd
 from cohort.threads import each
 from contracts.condition import Condition
 from models.prior.boundary import BoundaryRegression
@@ -58,9 +58,10 @@ class TemplateTransform:
     def fit(
         cls,
         template: GroupTemplate,
-        volumes: Sequence[Array] | Array,
-        displacements: Array,
+        volumes: Volumes,
+        displacements: Volumes,
         conditions: Sequence[Condition],
+        sites: tuple[str, ...] = (),
         moved: Array | None = None,
     ) -> TemplateTransform:
         """Fits boundary regression, curves and mixing to registered subjects.
@@ -69,6 +70,7 @@ class TemplateTransform:
         ----------
         volumes : (n, C, X, Y, Z), encoded; read several times, one at a time.
         displacements : (n, 3, X, Y, Z), of the same subjects.
+        sites : that the regressions tell apart.
         moved : (n, C, X, Y, Z) that is written to, such as a memory map; default: in memory.
         """
         n, shape, mask = len(volumes), volumes[0].shape, template.mask
@@ -86,7 +88,7 @@ class TemplateTransform:
             moved[i] = one
         transform = cls(
             template=template,
-            boundary=BoundaryRegression.fit(moved, mask, conditions, template.sites),
+            boundary=BoundaryRegression.fit(moved, mask, conditions, sites),
             knots=np.zeros((0, *shape), dtype=np.float32),
             mixing=np.zeros((0, 0, *mask.shape), dtype=np.float32),
         )
@@ -99,16 +101,17 @@ class TemplateTransform:
         for i, one in enumerate(each(without_both, n)):
             moved[i] = one
         transform = replace(transform, knots=_knots(moved, mask))
-        return transform._with_mixing(volumes, displacements, conditions)
+        return transform._with_mixing(
+            volumes, displacements, design(conditions, sites).astype(np.float32)
+        )
 
     def _with_mixing(
         self,
-        volumes: Sequence[Array] | Array,
-        displacements: Array,
-        conditions: Sequence[Condition],
+        volumes: Volumes,
+        displacements: Volumes,
+        rows: Array,
     ) -> TemplateTransform:
-        """Fits how channels are correlated beyond what age, sex and site explain."""
-        rows = design(conditions, self.template.sites).astype(np.float32)
+        """Fits how channels are correlated beyond what the design matrix `rows` explains."""
         mask, count = self.template.mask, self.knots.shape[1]
         inverse = np.linalg.pinv(rows)
         mean = np.zeros((rows.shape[1], count, *mask.shape), dtype=np.float32)
@@ -223,7 +226,7 @@ class TemplateTransform:
         return np.concatenate([slope, moved]).astype(np.float32)
 
     def arrays(self) -> dict[str, Any]:
-        """Returns everything but the sites as arrays by name, to be stored."""
+        """Returns the transform as arrays by name, to be stored."""
         own = {
             "boundary.slopes": self.boundary.slopes,
             "boundary.centre": self.boundary.centre,
@@ -233,7 +236,7 @@ class TemplateTransform:
         return own | {f"{_TEMPLATE}{name}": a for name, a in self.template.arrays().items()}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], sites: tuple[str, ...]) -> TemplateTransform:
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> TemplateTransform:
         """Inverse of `arrays`."""
         template = {
             name.removeprefix(_TEMPLATE): array
@@ -241,7 +244,7 @@ class TemplateTransform:
             if name.startswith(_TEMPLATE)
         }
         return cls(
-            template=GroupTemplate.from_arrays(template, sites),
+            template=GroupTemplate.from_arrays(template),
             boundary=BoundaryRegression(arrays["boundary.slopes"], arrays["boundary.centre"]),
             knots=arrays["knots"],
             mixing=arrays["mixing"],

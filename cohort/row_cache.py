@@ -1,27 +1,25 @@
-"""Arrays too large for memory: written row by row, read as a memory map."""
+"""Arrays that are too large for memory: written row by row, read as a memory map."""
 
 from __future__ import annotations
 
-import fcntl
 import io
 import math
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort.threads import each
 from contracts.console import progress
 from contracts.errors import UserError
-from models.threads import each
 
 Array = NDArray[np.float32]
 
 
 def rows(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: str) -> Array:
-    """A read-only memory map of the array of `shape` whose i-th row is `row(i)`.
+    """Returns a read-only memory map of the array whose i-th row is `row(i)`.
 
     Rows are appended to a file that gets its name when it is whole. A stop keeps the rows that
     were written, and a second process that wants the same file waits for the first.
@@ -29,6 +27,7 @@ def rows(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: 
     Parameters
     ----------
     path : the ``.npy`` file. Its name must tell everything that the rows depend on.
+    shape : of the whole array.
     row : called from several threads.
     what : label of the progress bar.
 
@@ -36,20 +35,15 @@ def rows(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: 
     ------
     UserError : if the disk is too small.
     """
+    from filelock import FileLock
+
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, shape, row, what)
+        with FileLock(path.with_name(f"{path.name}.lock")):
+            if not path.exists():
+                _write(path, shape, row, what)
     mapped: Array = np.load(path, mmap_mode="r")
     return mapped
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One process at a time, of those that make something in this folder; others wait."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _write(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: str) -> None:
@@ -59,9 +53,6 @@ def _write(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what
     header, size = packed.getvalue(), 4 * math.prod(shape[1:])
     partial = path.with_name(path.name + ".partial")
     with partial.open("ab") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        if path.exists():  # another process wrote it while this one waited
-            return
         stream.seek(0, io.SEEK_END)
         if stream.tell() < len(header):
             stream.truncate(0)
