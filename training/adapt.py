@@ -177,10 +177,11 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     with stage.work_folder(f"adapt-{dim}", *content) as work:
         run, tags = stage.open_run(f"{settings.method}-{dim}", "adapt", dim, settings, work.name)
         with run:
-            result = adapt_generator(base, out, settings, held_out, data, work, run)
-            generator = Generator.load(out)
-            generator.with_provenance({**generator.provenance, **tags}).save(out)
-            stage.write_json(out / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
+            with stage.replaced(out) as folder:
+                result = adapt_generator(base, folder, settings, held_out, data, work, run)
+                generator = Generator.load(folder)
+                generator.with_provenance({**generator.provenance, **tags}).save(folder)
+                stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
             run.tags({"digest": generator.digest, "group": "target", "base": original.digest})
             run.artifact(out / "generator.json")
             run.metrics(

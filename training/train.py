@@ -76,8 +76,9 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
             generator = Generator.load(work / _TRAINED).with_provenance(
                 {"stage": "train", "group": "base", "subjects": len(part.ids), **tags}
             )
-            generator.save(out)
-            stage.write_json(out / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
+            with stage.replaced(out) as folder:
+                generator.save(folder)
+                stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
             run.tags({"digest": generator.digest, "group": "base"})
             run.artifact(out / "generator.json")
             if workers > 1:  # the last picture is kept by the handle that logged it
