@@ -30,8 +30,8 @@ _PACKAGES = ("torch", "monai", "numpy", "scipy")
 _INSTRUCTIONS = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"}
 # More digits than any table shows.
 _DIGITS = 9
-# What is written about the code, and does not change what the code does.
-_NOT_CODE = (":!results", ":!docs", ":!*.md")
+# What is written about the code, or by running it, and does not change what it does.
+_NOT_CODE = (":!results", ":!docs", ":!*.md", ":!dvc.lock")
 
 
 @dataclass(frozen=True, slots=True)
