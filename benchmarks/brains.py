@@ -1,4 +1,4 @@
-"""Smooth random brains on a grid of any size, as generators see them: data for speed tests."""
+"""Smooth random brains on a grid of any size, encoded for generators: data for speed tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.framing import Framed
 
 Array = NDArray[np.float32]
 Shape = tuple[int, int, int]
-# A head in millimetres: the grid is finer where it has more voxels.
+# The edge of every grid in millimetres: with more voxels, voxels are smaller.
 _HEAD_MM = 160.0
 
 
@@ -52,7 +52,7 @@ def brain(i: int, shape: Shape) -> Array:
 def prepare(
     n: int, shape: Shape, network: NetworkConfig, work: Path
 ) -> tuple[Generator, Residuals]:
-    """An untrained 3D generator of n brains and what it is trained on, as the stage `train`."""
+    """An untrained 3D generator of n brains and what it is trained on, made as by `train`."""
     encoded = cache.rows(work / "encoded.npy", (n, 3, *shape), lambda i: brain(i, shape), "brains")
     zooms = [_HEAD_MM / s for s in shape]
     space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))

@@ -1,15 +1,12 @@
-"""Training and sampling at 4 and 2 mm on one GPU, within ten minutes: `python benchmarks/h200.py`.
+"""Training and sampling at 4 and 2 mm on one GPU, within ten minutes: `python -m benchmarks.gpu`.
 
-The variants of a training step at equal network and batch, each as milliseconds per step and GPU
-memory, and the seconds of a sample. `--device cpu --small` runs the same code on small volumes.
+Training steps that are computed in several ways, with equal network and batch, in milliseconds and
+GPU memory; and the seconds of a sample. `--device cpu --small` runs the same code on small volumes.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import click
 
+from benchmarks import result
 from contracts.console import command, say
 from contracts.errors import UserError
 from models.config import NetworkConfig
@@ -33,7 +29,6 @@ if TYPE_CHECKING:
 
 BUDGET_S = 540.0
 WARM, STEPS, SUBJECTS, EVALUATIONS = 3, 10, 8, 16
-_RESULTS = Path(__file__).with_suffix(".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """How a step is computed."""
+    """A way to compute a training step."""
 
     name: str
     bf16: bool = True
@@ -60,7 +55,7 @@ class Variant:
 LARGE = NetworkConfig(channels=(64, 128, 256), res_blocks=2)
 CASES = (Case("2 mm", (80, 96, 80), LARGE, 4), Case("4 mm", (40, 48, 40), LARGE, 16))
 SMALL = (Case("small", (16, 16, 16), NetworkConfig(channels=(16, 32)), 2),)
-# What may not fit, or may not end in time, comes last.
+# Variants that may not fit into memory, or into the time, come last.
 VARIANTS = (
     Variant("bf16"),
     Variant("bf16, recomputed", recompute=True),
@@ -72,7 +67,7 @@ VARIANTS = (
 
 
 class Clock:
-    """Seconds since the start, all of the device's work included."""
+    """Seconds since it was made; it waits for all work that the device was given."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._begun = device, time.perf_counter()
@@ -87,8 +82,8 @@ class Clock:
 
 def train(
     case: Case, variant: Variant, generator: Generator, data: Residuals, clock: Clock
-) -> dict[str, Any]:
-    """Milliseconds per step (median, least, most) and GiB, of one variant."""
+) -> result.Row:
+    """Milliseconds per step and GiB of one variant."""
     import torch
 
     from training.loop import _batch, _Objective
@@ -119,15 +114,12 @@ def train(
         optimizer.zero_grad()
         if step >= WARM:
             seconds.append(clock() - before)
-    seconds.sort()
     found = {
+        "measure": "training step",
         "case": case.name,
         "variant": variant.name,
         "batch": case.batch,
-        "steps": STEPS,
-        "ms_median": 1000 * seconds[STEPS // 2],
-        "ms_least": 1000 * seconds[0],
-        "ms_most": 1000 * seconds[-1],
+        "step_ms": result.of_rounds([1000 * s for s in seconds]),
         "first_steps_seconds": clock() - begun - sum(seconds),
     }
     if device.type == "cuda":
@@ -135,7 +127,7 @@ def train(
     return found
 
 
-def sample(case: Case, generator: Generator, clock: Clock) -> dict[str, Any]:
+def sample(case: Case, generator: Generator, clock: Clock) -> result.Row:
     """Seconds per volume, two at a time as `Generator.sample` draws them."""
     from benchmarks.brains import people
 
@@ -148,76 +140,77 @@ def sample(case: Case, generator: Generator, clock: Clock) -> dict[str, Any]:
         seconds.append((clock() - before) / 2)
     generator.denoiser.to("cpu")
     return {
+        "measure": "sampling",
         "case": case.name,
         "evaluations": EVALUATIONS,
-        "seconds_median": sorted(seconds)[1],
-        "seconds_least": min(seconds),
-        "seconds_most": max(seconds),
+        "sample_s": result.of_rounds(seconds),
     }
 
 
-def measure(cases: tuple[Case, ...], device: torch.device) -> dict[str, Any]:
-    """All cases and variants that the time allows."""
+def measure(cases: tuple[Case, ...], device: torch.device) -> list[result.Row]:
+    """All cases and variants that the time allows; of the others, why they were left out."""
     import torch
 
     from benchmarks.brains import prepare
 
     clock = Clock(device)
-    steps: list[dict[str, Any]] = []
-    samples: list[dict[str, Any]] = []
-    left_out: list[str] = []
+    rows: list[result.Row] = []
     with tempfile.TemporaryDirectory() as folder:
         ready = [
             (case, *prepare(SUBJECTS, case.shape, case.network, Path(folder) / case.name))
             for case in cases
         ]
         for case, generator, _ in ready:
-            samples.append(sample(case, generator, clock))
-            say(json.dumps(samples[-1]))
+            say(f"{case.name}: sampling")
+            rows.append(sample(case, generator, clock))
         for variant in VARIANTS:
             for case, generator, data in ready:
-                what = f"{case.name}, {variant.name}"
-                if (variant.compile and device.type == "cpu") or clock() > BUDGET_S:
-                    left_out.append(what)
-                    continue
-                try:
-                    steps.append(train(case, variant, generator, data, clock))
-                    say(json.dumps(steps[-1]))
-                except torch.OutOfMemoryError:
-                    left_out.append(f"{what}: out of memory")
-    cuda = device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or "CPU",
-        "torch": torch.__version__,
-        "seconds": clock(),
-        "parameters": {
-            case.name: sum(p.numel() for p in generator.denoiser.network.parameters())
-            for case, generator, _ in ready
-        },
-        "steps": steps,
-        "samples": samples,
-        "left_out": left_out,
-    }
+                say(f"{case.name}: training steps, {variant.name}")
+                why = ""
+                if variant.compile and device.type == "cpu":
+                    why = "not on a CPU"
+                elif clock() > BUDGET_S:
+                    why = "no time left"
+                else:
+                    try:
+                        rows.append(train(case, variant, generator, data, clock))
+                    except torch.OutOfMemoryError:
+                        why = "out of memory"
+                if why:
+                    rows.append({
+                        "measure": "training step",
+                        "case": case.name,
+                        "variant": variant.name,
+                        "batch": case.batch,
+                        "left_out": why,
+                    })  # fmt: skip
+    return rows
 
 
 @command()
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True)
-@click.option("--small", is_flag=True, help="Small volumes: whether the code runs.")
-@click.option("--out", type=click.Path(path_type=Path), default=_RESULTS, show_default=True)
-def main(device: str, small: bool, out: Path) -> None:
-    """Measure, print, and keep the results."""
+@click.option("--small", is_flag=True, help="Small volumes, nothing is written: does the code run?")
+def main(device: str, small: bool) -> None:
+    """Measure training steps and samples on a GPU, and write results/gpu.json."""
     import torch
+
+    from benchmarks import table_definitions as tables
 
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device here: run this on a machine with an NVIDIA GPU")
-    results = measure(SMALL if small else CASES, torch.device(device))
-    out.write_text(json.dumps(results, indent=2) + "\n")
-    click.echo(f"{'':28} {'ms/step':>9} {'GiB':>6}")
-    for row in results["steps"]:
-        what = f"{row['case']} {row['variant']} x{row['batch']}"
-        click.echo(f"{what:34} {row['ms_median']:9.1f} {row.get('gib', float('nan')):6.1f}")
-    for row in results["samples"]:
-        click.echo(f"{row['case']}: {row['seconds_median']:.2f} s per volume")
+    rows = measure(SMALL if small else CASES, torch.device(device))
+    for columns, kind in ((tables.GPU_STEPS, "training step"), (tables.GPU_SAMPLES, "sampling")):
+        shown = [row for row in rows if row["measure"] == kind]
+        click.echo(tables.markdown(columns, shown) + "\n")
+    if not small:
+        result.write(
+            "gpu",
+            rows,
+            n={"steps": STEPS},
+            threads=torch.get_num_threads(),
+            intervals=result.ROUNDS,
+            gpu=torch.cuda.get_device_name() if device == "cuda" else "",
+        )
 
 
 if __name__ == "__main__":
