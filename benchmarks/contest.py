@@ -23,8 +23,8 @@ from contracts.console import progress, say
 
 if TYPE_CHECKING:
     from benchmarks.contestants import Contestant, Sample
+    from cohort.subjects import Subjects
     from contracts.condition import Condition
-    from training.dataset import Subjects
 
 # Seeds of the volumes: no stage and no other benchmark samples from these.
 _FIRST_SEED = 500_000
@@ -62,9 +62,9 @@ class Source:
 
     def load(self, part: str) -> Subjects:
         """The subjects of a part of the split: train, val or test."""
-        from training import dataset
+        from cohort import subjects
 
-        return dataset.load(self.derivatives, self.split, self.group, part)
+        return subjects.load(self.derivatives, self.split, self.group, part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from contracts import params
 from contracts.errors import UserError
 
 if TYPE_CHECKING:
-    from training.dataset import Subjects
+    from cohort.subjects import Subjects
 
 _GROUP, _PART = "base", "test"
 
@@ -32,11 +32,11 @@ def newcomers(count: int, work: Path) -> Subjects:
     ------
     UserError : if that cohort is not simulated.
     """
+    from cohort import subjects
     from cohort.derivatives import Derivatives
     from cohort.derive import Derive, derive
     from cohort.simulate import OUT, Simulate, simulate
     from cohort.split import Manifest
-    from training import dataset
 
     recipe, deriving = params.load(Simulate, "simulate"), params.load(Derive, "derive")
     try:
@@ -54,4 +54,4 @@ def newcomers(count: int, work: Path) -> Subjects:
     ids = tuple(p.id for p in Derivatives.open(maps).participants)
     manifest = Manifest(recipe.seed, {_GROUP: {"train": (), "val": (), _PART: ids}})
     split.write_text(json.dumps(manifest.to_json()))
-    return dataset.load(maps, split, _GROUP, _PART)
+    return subjects.load(maps, split, _GROUP, _PART)

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from cohort.template_files import TemplateFiles
     from cohort.template_qc import Registration, Spread
 
-# Width of the Gaussian that smooths displacements: right for maps of 2 to 4 mm.
-_WIDTH_MM = 4.0
 _TABLE, _PICTURE = "registration.tsv", "qc.png"
 
 
@@ -40,10 +38,8 @@ def make_template(
     ------
     UserError : if the split names no training subjects, or a volume cannot be read.
     """
-    import numpy as np
-
     from cohort import channels
-    from cohort.group_template import GroupTemplate
+    from cohort.group_template import GroupTemplate, smoothing_width
     from cohort.subjects import SubjectFiles
     from cohort.template_files import TemplateFiles
     from cohort.template_qc import Spread, picture
@@ -51,8 +47,7 @@ def make_template(
     train = SubjectFiles.find(derivatives, split, "base", "train")
     encoded = train.encoded(work)
     reach = channels.reach(channels.brain(volume) for volume in encoded)
-    # In single precision, as it is stored: a later registration finds the same to the last bit.
-    width = float(np.float32(_WIDTH_MM / min(train.space.zooms)))
+    width = smoothing_width(train.space)
     kept = work / f"template-{train.digest}-{closure.digest('cohort.template')}"
     template, displacements = GroupTemplate.fit(encoded, reach, train.conditions, width, kept)
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort.regression import design, regress
 from contracts.condition import Condition
 from contracts.maps import MapSpec
 from evaluation.comparison import Measure, Statistic, Table, mean_difference, weights
 from evaluation.profile import BACKGROUND_MD
-from cohort.regression import design, regress
 
 Array = NDArray[np.float32]
 
