@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cohort.derivatives import Derivatives, map_name, mask_name
+from cohort.derivatives import Derivatives
 from cohort.split import Manifest
 from contracts import eigenvalues, maps
+from contracts.bids import map_name, mask_name
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import MapSpec

@@ -151,9 +151,9 @@ def test_finished_scans_are_taken_over_and_changed_ones_are_not(
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*.nii.gz")}
     real, again = stage._derive, []
 
-    def counted(job: stage.Job) -> object:
-        again.append(job.scan.id)
-        return real(job)
+    def counted(task: stage.ScanTask) -> object:
+        again.append(task.scan.id)
+        return real(task)
 
     monkeypatch.setattr(stage, "_derive", counted)
     _derive(settings, tmp_path)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from cohort import dicom
-from cohort.importer import find
+from cohort.importer import find_scans
+from contracts import bids
 from contracts.errors import UserError
 
 MOSAICS = Path(nib.__file__).parent / "nicom" / "tests" / "data"
@@ -94,7 +95,7 @@ def test_broken_inputs_are_reported_and_stop_nobody(
     assert status["sub-broken"] == "failed"
     assert status["sub-empty"] == "skipped"
     assert status["sub-short"] != "converted"
-    report = (out / dicom.REPORT).read_text()
+    report = (out / bids.CONVERSION).read_text()
     assert "archive cannot be read" in report
     assert all(row.detail for row in rows if row.status != "converted")
 
@@ -109,7 +110,7 @@ def test_nothing_personal_is_kept(converted: tuple[Path, tuple[dicom.Series, ...
 
 def test_importer_reads_the_tree(converted: tuple[Path, tuple[dicom.Series, ...]]) -> None:
     out, _ = converted
-    ids = [scan.id for scan in find(out).scans]
+    ids = [scan.id for scan in find_scans(out).scans]
     assert ids == ["sub-CC110033", "sub-tar", "sub-two_ses-a", "sub-two_ses-b", "sub-zip"]
 
 
