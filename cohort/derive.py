@@ -119,7 +119,10 @@ def derive(
 
 def derive_one(task: ScanTask) -> Quality:
     """Derive one scan; any error gives the status `failed`."""
-    scan = task.scan
+    scan, native = task.scan, task.finished / bids.NATIVE_FOLDER
+    # An earlier output may share these files by hard links, so they are removed, not overwritten.
+    for folder in (task.finished / scan.id, native / scan.id):
+        shutil.rmtree(folder, ignore_errors=True)
     try:
         quality = _derive(task)
     except UserError as error:
@@ -210,9 +213,7 @@ def _derive(task: ScanTask) -> Quality:
             "Registration": registration.METHOD,
             "Mask": f"{own.sidecar['Mask']}; warped and limited to the template's brain",
         }
-    if isinstance(scan, MapScan):
-        shutil.rmtree(finished / bids.NATIVE_FOLDER / scan.id, ignore_errors=True)
-    else:
+    if not isinstance(scan, MapScan):
         scan_maps.write(finished / bids.NATIVE_FOLDER, scan.id, own)
     derivatives.write_subject(finished, scan.id, space, maps, mask, own.sidecar | registered)
     return qc.assess(scan.id, maps["fa"], maps["md"], mask, target, "; ".join(own.notes))

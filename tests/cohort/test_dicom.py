@@ -121,8 +121,16 @@ def test_converted_inputs_are_taken_over_and_removed_ones_disappear(
     for name in ("a", "b"):
         shutil.copytree(series, source / name)
     first = dicom.convert(source, out)
-    monkeypatch.setattr(dicom, "_dcm2niix", None)  # any call would fail
+    true = dicom._dcm2niix
+    monkeypatch.setattr(dicom, "_dcm2niix", None)  # Any call fails.
     assert dicom.convert(source, out) == first
+    # What other code converted is converted again.
+    with monkeypatch.context() as patch:
+        patch.setattr("contracts.closure.digest", lambda *modules: "other")
+        assert set(_statuses(dicom.convert(source, out)).values()) == {"failed"}
+    monkeypatch.setattr(dicom, "_dcm2niix", true)
+    assert dicom.convert(source, out) == first
+    monkeypatch.setattr(dicom, "_dcm2niix", None)
     shutil.rmtree(source / "a")
     assert _statuses(dicom.convert(source, out)) == {"sub-b": "converted"}
     assert not (out / "sub-a").exists()

@@ -22,6 +22,7 @@ from cohort.simulation.person import Person, PersonTissue
 from cohort.simulation.regional_norms import NORMS
 from cohort.simulation.tissue import LABELS, TissueTemplate
 from cohort.simulation.tracts import REGIONS, TRACTS
+from contracts import closure
 from contracts.bids import map_name, mask_name
 from contracts.condition import Condition
 from contracts.errors import UserError
@@ -104,6 +105,18 @@ def test_another_seed_is_another_cohort() -> None:
     other = dataclasses.replace(SETTINGS, seed=8)
     assert [p.age for p in recruit(other)] != [p.age for p in recruit(SETTINGS)]
     assert simulate.recipe_hash(other) != simulate.recipe_hash(SETTINGS)
+
+
+def test_subjects_of_other_code_are_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = simulate.recipe_hash(SETTINGS)
+    monkeypatch.setattr("contracts.closure.digest", lambda *modules: f"other {modules}")
+    assert simulate.recipe_hash(SETTINGS) != before
+
+
+def test_the_key_of_finished_subjects_covers_the_whole_simulator() -> None:
+    parts = [p for n, p in closure.module_files().items() if n.startswith("cohort.simulation.")]
+    assert len(parts) >= 8
+    assert set(parts) <= set(closure.files("cohort.simulate"))
 
 
 def test_ages_are_even_in_base_and_older_in_target() -> None:
@@ -277,6 +290,7 @@ def test_a_stopped_run_keeps_finished_subjects(
     with pytest.raises(KeyboardInterrupt):
         simulate.simulate(pair, out, fresh, workers=1)
     assert not out.exists()
+    assert not list(tmp_path.glob("bids*"))
 
     def counts(*args: object) -> str:
         made.append(true(*args))  # type: ignore[arg-type]
