@@ -35,15 +35,16 @@ def newcomers(count: int, work: Path) -> Subjects:
     from cohort import subjects
     from cohort.derivatives import Derivatives
     from cohort.derive import Derive, derive
-    from cohort.simulate import OUT, Simulate, simulate
+    from cohort.simulate import Simulate, simulate
     from cohort.split import Manifest
+    from contracts.paths import BIDS
 
     recipe, deriving = params.load(Simulate, "simulate"), params.load(Derive, "derive")
     try:
-        within = Path(deriving.source).relative_to(OUT)
+        within = Path(deriving.source).relative_to(BIDS)
     except ValueError:
         raise UserError(
-            f"derive.source is {deriving.source}: expected a simulated cohort in {OUT}, real "
+            f"derive.source is {deriving.source}: expected a simulated cohort in {BIDS}, real "
             "people cannot be made; leave --newcomers out"
         ) from None
     recipe = replace(recipe, seed=recipe.seed + 1, base_subjects=count, target_subjects=0)
