@@ -19,9 +19,10 @@ import numpy as np
 
 from contracts.maps import MAPS
 from contracts.space import mni_space
-from evaluation.audit import Auditor, Subject
-from evaluation.cohort import Cohort
+from evaluation.audit import Auditor
+from evaluation.measured_set import MeasuredSet
 from evaluation.ms_ssim import KERNEL, SCALES, SIGMA, pair_matrix
+from evaluation.volume_set import VolumeSet
 
 _ROUNDS = 5
 _PAIRS = 8
@@ -29,7 +30,7 @@ _VOLUMES = 500
 _RESULTS = Path(__file__).with_suffix(".json")
 
 
-def volumes(n: int, seed: int) -> Cohort:
+def volumes(n: int, seed: int) -> VolumeSet:
     """Smooth random brains of the working space."""
     from scipy.ndimage import gaussian_filter
 
@@ -47,7 +48,7 @@ def volumes(n: int, seed: int) -> Cohort:
     people = [
         Condition(float(a), "F" if i % 2 else "M") for i, a in enumerate(rng.uniform(18, 88, n))
     ]
-    return Cohort(out, people)
+    return VolumeSet(out, people)
 
 
 def similarity() -> dict[str, float]:
@@ -89,8 +90,8 @@ def large(n: int) -> dict[str, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     begun = time.perf_counter()
     workers = os.cpu_count() or 1
-    auditor = Auditor.of(sets[0], sets[1], mni_space(4), MAPS, None, workers)
-    auditor.audit("large", Subject.of(sets[2], auditor.frame, workers))
+    auditor = Auditor.from_volumes(sets[0], sets[1], mni_space(4), MAPS, None, workers)
+    auditor.audit("large", MeasuredSet.from_volumes(sets[2], auditor.grid, workers))
     return {
         "volumes": n,
         "wall_seconds": time.perf_counter() - begun,
