@@ -1,11 +1,14 @@
-"""A contest: contestants trained on the same subjects, sampled alike, before the same judge."""
+"""A contest of generators at equal CPU time.
+
+Each contestant is trained on the same subjects for the same CPU seconds, samples volumes of the
+same ages and sexes, and its volumes are scored by the same judge (`benchmarks.scores`).
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,61 +17,69 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks import result
+from contracts import paths
 from contracts.console import progress, say
 
 if TYPE_CHECKING:
     from benchmarks.contestants import Contestant, Sample
+    from cohort.subjects import Subjects
     from contracts.condition import Condition
-    from training.dataset import Subjects
 
-# No stage and no other benchmark samples from these.
+# Seeds of the volumes: no stage and no other benchmark samples from these.
 _FIRST_SEED = 500_000
 
 
-def options(main: Callable[..., None]) -> Callable[..., None]:
-    """Options of a command that holds a contest: it gets ``repeats`` and ``cohort``."""
+def source_options(main: Callable[..., None]) -> Callable[..., None]:
+    """Options that say which subjects are taken: the command gets ``source``."""
 
-    @click.option("--repeats", default=1, show_default=True, help="Trainings, seeds 0, 1, ...")
-    @click.option(
-        "--derivatives", type=click.Path(path_type=Path), default=Path("data/derivatives")
-    )
-    @click.option("--split", type=click.Path(path_type=Path), default=Path("data/split.json"))
+    @click.option("--derivatives", type=click.Path(path_type=Path), default=paths.DERIVATIVES)
+    @click.option("--split", type=click.Path(path_type=Path), default=paths.SPLIT)
     @click.option("--group", default="base", show_default=True)
     @functools.wraps(main)
-    def told(*args: Any, derivatives: Path, split: Path, group: str, **others: Any) -> None:
-        main(*args, cohort=Cohort(derivatives, split, group), **others)
+    def with_source(*args: Any, derivatives: Path, split: Path, group: str, **others: Any) -> None:
+        main(*args, source=Source(derivatives, split, group), **others)
 
-    return told
+    return with_source
+
+
+def options(main: Callable[..., None]) -> Callable[..., None]:
+    """Options of a command that holds a contest: it gets ``name``, ``repeats`` and ``source``."""
+    named = click.option("--name", help="Of the result: results/NAME.json.")
+    repeated = click.option(
+        "--repeats", default=1, show_default=True, help="Trainings, seeds 0, 1, ..."
+    )
+    return named(repeated(source_options(main)))
 
 
 @dataclass(frozen=True, slots=True)
-class Cohort:
-    """Where the subjects are: the folders of a chain, and a group of its split."""
+class Source:
+    """Where the subjects come from: the files of a chain, and a group of its split."""
 
     derivatives: Path
     split: Path
     group: str
 
     def load(self, part: str) -> Subjects:
-        """The subjects of a part: train, val or test."""
-        from training import dataset
+        """The subjects of a part of the split: train, val or test."""
+        from cohort import subjects
 
-        return dataset.load(self.derivatives, self.split, self.group, part)
+        return subjects.load(self.derivatives, self.split, self.group, part)
 
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Who is learnt from and who is judged beside.
+    """The subjects, and what each contestant is given and asked for.
 
     Parameters
     ----------
-    train : what contestants see.
-    val : real people who enter the table themselves, as its yardstick.
-    test : real people beside whom all are judged.
-    conditions : of the volumes that each contestant makes.
+    train : the subjects that contestants are trained on.
+    val : other real subjects, scored as a contestant is: what a perfect generator would reach.
+    test : the real subjects that all volumes are compared with.
+    conditions : of the volumes that each contestant samples.
     seconds : CPU seconds of training.
-    repeats : trainings of each contestant.
-    cohort : whose regions of the brain the judge knows.
+    repeats : trainings of each contestant, with seeds 0, 1, ...
+    source : its derivatives hold the atlas whose regions the judge compares.
     """
 
     train: Subjects
@@ -77,59 +88,62 @@ class Contest:
     conditions: list[Condition]
     seconds: float
     repeats: int
-    cohort: Cohort
+    source: Source
 
     @classmethod
     def of(
         cls,
-        cohort: Cohort,
+        source: Source,
         samples: int,
         seconds: float,
         repeats: int,
         test: Subjects | None = None,
     ) -> Contest:
-        """A contest of so many volumes with the ages and sexes of the test people.
+        """A contest of `samples` volumes with the ages and sexes of the test subjects.
 
         Parameters
         ----------
-        test : other people than the cohort's test part.
+        test : other test subjects than those of the source's split.
         """
-        train, val = cohort.load("train"), cohort.load("val")
-        test = test or cohort.load("test")
+        train, val = source.load("train"), source.load("val")
+        test = test or source.load("test")
         conditions = [test.conditions[i % len(test.conditions)] for i in range(samples)]
-        return cls(train, val, test, conditions, seconds, repeats, cohort)
+        return cls(train, val, test, conditions, seconds, repeats, source)
 
     def rows(
         self,
         entries: Iterable[tuple[str, Contestant, Sequence[int]]],
         folder: Callable[[str, int], Path],
     ) -> list[dict[str, Any]]:
-        """Train and sample, each in the folder of its name and seed: see `run`.
+        """A row per contestant, seed and number of evaluations, see `run`, with its scores.
 
         Parameters
         ----------
         entries : name, contestant and the numbers of evaluations that it is sampled at.
+        folder : of a contestant's name and seed, for what was finished.
         """
         entries = list(entries)
-        return [
+        return self._scored([
             row
             for seed in range(self.repeats)
             for name, contestant, evaluations in entries
             for row in run(name, contestant, self.train, self.conditions, self.seconds, seed,
                            evaluations, folder(name, seed))
-        ]  # fmt: skip
+        ])  # fmt: skip
 
-    def report(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """The rows with the scores of their volumes, and what they depend on."""
-        return {
-            "seconds": self.seconds,
-            "n": {"samples": len(self.conditions), "train": len(self.train.ids),
-                  "test": len(self.test.ids), "val": len(self.val.ids), "repeats": self.repeats},
-            "versions": versions(),
-            "results": self._judged(rows),
-        }  # fmt: skip
+    def write(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Write the rows to results/<name>.json."""
+        n = {
+            "volumes each": len(self.conditions),
+            "training subjects": len(self.train.ids),
+            "test subjects": len(self.test.ids),
+            "validation subjects": len(self.val.ids),
+        }
+        result.write(
+            name, rows, n=n, seeds=range(self.repeats), threads=1, intervals=result.CONFIDENCE
+        )
 
-    def _judged(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _scored(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         import numpy as np
 
         from benchmarks.scores import Judge
@@ -141,15 +155,15 @@ class Contest:
         judge = Judge.of(
             VolumeSet(train.volumes, train.conditions, train.ids),
             VolumeSet(test.volumes, test.conditions, test.ids),
-            train.space, MAPS, Derivatives.open(self.cohort.derivatives).atlas(),
+            train.space, MAPS, Derivatives.open(self.source.derivatives).atlas(),
         )  # fmt: skip
         real = judge.scores("real", val.volumes, val.conditions)
-        results: list[dict[str, Any]] = [{"name": "real (val)", "scores": real}]
+        scored: list[dict[str, Any]] = [{"name": "real (val)", "scores": real}]
         for row in rows:
             say(f"{row['name']}, seed {row['seed']}, {row['evaluations']} evaluations: judging")
             scores = judge.scores(row["name"], np.load(row["volumes"]), self.conditions)
-            results.append({**{k: v for k, v in row.items() if k != "volumes"}, "scores": scores})
-        return results
+            scored.append({**{k: v for k, v in row.items() if k != "volumes"}, "scores": scores})
+        return scored
 
 
 def run(
@@ -218,26 +232,19 @@ def _sample(sample: Sample, conditions: list[Condition], evaluations: int, what:
     return np.concatenate(drawn)
 
 
-def versions() -> dict[str, str]:
-    """What the numbers depend on beside the code."""
-    from importlib.metadata import version
+def code() -> str:
+    """A short hash of the code that contestants are trained, sampled and prepared by.
 
-    model = platform.processor() or platform.machine()
-    flags: set[str] = set()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-            if key.strip() == "flags":
-                flags = set(value.split())
-    native = sorted(flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16"})
-    return {
-        "cpu": model,
-        "instructions": " ".join(native),
-        "cores": str(os.cpu_count()),
-        "load": f"{os.getloadavg()[0]:.1f}",
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "monai", "numpy")},
-    }
+    It is part of the name of kept work, so that no contest goes on with what other code has made.
+    """
+    total = hashlib.sha256()
+    own = [Path(__file__).with_name("contestants.py"), *Path(__file__).parent.glob("recipes/*.py")]
+    others = [
+        path
+        for room in ("cohort", "contracts", "evaluation", "models", "training")
+        for path in (result.ROOT / room).rglob("*.py")
+    ]
+    for path in sorted([*own, *others]):
+        total.update(f"{path.relative_to(result.ROOT)} ".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Who is compared: our generators, the Gaussian baseline and the peers' recipes."""
+"""The contestants: our generators, the Gaussian baseline and recipes of others (the peers)."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.brains import relative_subjects
 from benchmarks.recipes import images
 from benchmarks.recipes.budget import Budget
 from benchmarks.recipes.diffusion import DDPM_2D, DDPM_3D, PixelDiffusion
 from benchmarks.recipes.latent import LDM_3D, BySex, LatentDiffusion
+from cohort.subjects import Subjects
 from contracts.condition import Condition
 from contracts.maps import MAPS, MapSpec
 from contracts.params import PARAMS_FILE, load
 from evaluation.gaussian_baseline import gaussian_volumes
 from evaluation.volume_set import VolumeSet
-from models.config import Dim, LatentConfig
+from models.config import Dim, PathConfig
 from models.generator import Generator
-from training.dataset import Residuals, Subjects
-from training.framing import Framed
+from training.dataset import Residuals
 from training.loop import fit
-from training.settings import LatentSettings, LoopSettings, TrainSettings
-from training.train import framed, untrained
+from training.relative import RelativeSubjects
+from training.settings import TrainSettings
+from training.train import known_sites, untrained
 
 Array = NDArray[np.float32]
 Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
-Remake = Callable[[Generator, Framed, Sequence[Condition]], Generator]
+Modify = Callable[[Generator, RelativeSubjects, Sequence[Condition]], Generator]
 
 _WARM, _TIMED = 2, 10
-# Ways to sample ours: what `Generator.sample` is told.
-_DDPM: Mapping[str, Mapping[str, Any]] = {
+# Further ways to sample ours, as arguments of `Generator.sample`.
+_ANCESTRAL: Mapping[str, Mapping[str, Any]] = {
     "ancestral": {"steps": 1000, "sampler": "ancestral"},
 }
 _GUIDED: Mapping[str, Mapping[str, Any]] = {
     f"guidance {factor}": {"steps": 8, "guidance": float(factor)} for factor in (2, 3)
 }
-# Of the autoencoder of latents, before the network's.
-_FIRST_STEPS = 100
 # Widths at which some dozens of steps fit into a few minutes of one core at 40 x 48 x 40 voxels.
 _NARROW_2D, _NARROW_3D = 4, 8
 
@@ -59,7 +59,8 @@ class Trained:
     steps : optimizer steps made.
     parameters : numbers trained.
     digest : short hash of the weights.
-    others : further ways to sample: what is added to the name, and network evaluations.
+    others : further ways to sample, by what is added to the contestant's name: the function and
+        its number of network evaluations.
     """
 
     sample: Sample
@@ -84,7 +85,7 @@ class Contestant:
 
 
 def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dict[str, Contestant]:
-    """All, by name.
+    """All contestants by name.
 
     The pixel-space networks of the tutorials are narrowed to 1/4 (2D) and 1/8 (3D) of their
     widths, in their favour: at full width a 3D step takes minutes of one core. ``-tuned`` is the
@@ -101,8 +102,8 @@ def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dic
         "ours-2d": Contestant(ours("2d", params), own=True),
         "ours-3d": Contestant(ours("3d", params), own=True),
         "ours-3d-patch4": Contestant(ours("3d", params, _coarse), own=True),
-        "ours-3d-latent": Contestant(ours("3d", params, _latent), own=True),
-        "ours-3d-ddpm": Contestant(ours("3d", params, others=_DDPM), own=True),
+        "ours-3d-ancestral": Contestant(ours("3d", params, others=_ANCESTRAL), own=True),
+        "ours-3d-ddpm": Contestant(ours("3d", params, _ddpm, others=_ANCESTRAL), own=True),
         "ours-3d-guided": Contestant(ours("3d", params, _withheld, others=_GUIDED), own=True),
         "gaussian": Contestant(_gaussian),
         "monai-ddpm-2d": _peer(partial(PixelDiffusion, flat)),
@@ -139,6 +140,26 @@ def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trai
     return Trained(sample, 0, 0, subjects.digest)
 
 
+def prepared(
+    dim: Dim, settings: TrainSettings, subjects: Subjects, work: Path
+) -> tuple[Generator, RelativeSubjects]:
+    """An untrained generator of ours, and the subjects as it is trained on them.
+
+    Parameters
+    ----------
+    work : the subjects' template is kept here.
+    """
+    seen = relative_subjects(
+        subjects.encoded(),
+        subjects.conditions,
+        subjects.space,
+        work,
+        subjects.digest,
+        known_sites(settings, subjects.conditions),
+    )
+    return untrained(dim, settings, subjects, seen), seen
+
+
 def fit_steps(
     generator: Generator,
     data: Residuals,
@@ -147,7 +168,7 @@ def fit_steps(
     work: Path,
     preview: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Train a generator of ours for so many steps, from the start."""
+    """Train a generator of ours for `steps` steps, from the start."""
     fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
@@ -167,12 +188,10 @@ def _coarse(settings: TrainSettings) -> TrainSettings:
     return replace(settings, network=replace(settings.network, patch=4, channels=channels))
 
 
-def _latent(settings: TrainSettings) -> TrainSettings:
-    """Latents on the grid of those patches."""
-    network = replace(_coarse(settings).network, patch=1)
-    loop = LoopSettings(steps=_FIRST_STEPS, batch=settings.loop.batch, learning_rate=1e-3)
-    latent = LatentSettings(LatentConfig(), loop)
-    return replace(settings, network=network, latent=latent)
+def _ddpm(settings: TrainSettings) -> TrainSettings:
+    """The preset `ddpm`, with the sampler that needs few evaluations."""
+    path = PathConfig(path="ddpm", sampler="dpm++")
+    return replace(settings, path=path)
 
 
 def _withheld(settings: TrainSettings) -> TrainSettings:
@@ -180,7 +199,9 @@ def _withheld(settings: TrainSettings) -> TrainSettings:
     return replace(settings, loop=replace(settings.loop, drop_condition=0.1))
 
 
-def _as_is(generator: Generator, framed: Framed, conditions: Sequence[Condition]) -> Generator:
+def _unchanged(
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
+) -> Generator:
     return generator
 
 
@@ -188,42 +209,41 @@ def ours(
     dim: Dim,
     params: Path,
     change: Callable[[TrainSettings], TrainSettings] = lambda settings: settings,
-    remake: Remake = _as_is,
+    modify: Modify = _unchanged,
     others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[Subjects, Budget, int, Path], Trained]:
-    """Ours as `Contestant.train`; a budget of 0 seconds leaves the network untrained.
+    """Our generator as `Contestant.train`; a budget of 0 seconds leaves the network untrained.
 
     Parameters
     ----------
-    change : of the settings in `params`.
-    remake : makes of the untrained generator the one that is trained.
+    change : changes the settings that `params` has.
+    modify : changes the untrained generator before it is trained.
     others : further ways to sample, as arguments of `Generator.sample`.
     """
 
     def ready(generator: Generator, steps: int) -> Trained:
         size = sum(p.numel() for p in generator.denoiser.network.parameters())
         ways: dict[str, tuple[Sample, int]] = {}
-        for name, told in (others or {}).items():
-            # Guidance asks the network twice per step.
-            asked = told["steps"] * (2 if told.get("guidance", 1.0) != 1 else 1)
-            ways[name] = (partial(_told, generator, told), asked)
+        for name, arguments in (others or {}).items():
+            # Guidance evaluates the network twice per step.
+            each = 2 if arguments.get("guidance", 1.0) != 1 else 1
+            ways[name] = (partial(_sampled, generator, arguments), each * arguments["steps"])
         return Trained(generator.sample, steps, size, generator.digest, ways)
 
     def train(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
         begun = time.process_time()
         settings = change(load(TrainSettings, f"train.{dim}", params))
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
-        seen = framed(settings, subjects, subjects.encoded(), work / "frame")
-        generator = untrained(dim, settings, subjects, seen, work / "latents")
-        generator = remake(generator, seen, subjects.conditions)
+        generator, seen = prepared(dim, settings, subjects, work / "frame")
+        generator = modify(generator, seen, subjects.conditions)
         if budget.seconds == 0:
             shutil.rmtree(work / "frame")
             return ready(generator, 0)
         data = seen.residuals(generator.prior, subjects.conditions, work / "data")
         steps = budget.steps
         if steps is None:
-            # The learning rate falls over the whole run: its length has to be known ahead, so
-            # that a copy makes the first steps. What they take is taken off.
+            # The learning rate falls over the whole run, so its number of steps has to be known
+            # ahead. A copy makes the first steps; the time they take counts.
             probe = copy.deepcopy(generator)
             fit_steps(probe, data, settings, _WARM, work / "probe")
             before = time.process_time()
@@ -239,11 +259,11 @@ def ours(
     return train
 
 
-def _told(
+def _sampled(
     generator: Generator,
-    told: Mapping[str, Any],
+    arguments: Mapping[str, Any],
     conditions: Sequence[Condition],
     seeds: Sequence[int],
     evaluations: int,
 ) -> Array:
-    return generator.sample(conditions, seeds, **told)
+    return generator.sample(conditions, seeds, **arguments)

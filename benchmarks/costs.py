@@ -1,4 +1,8 @@
-"""What a sample and a training step cost, ours beside MONAI's, in CPU seconds of one core."""
+"""What a sample and a training step cost, ours beside MONAI's: `python -m benchmarks.costs`.
+
+Everything is CPU seconds of one core, measured in rounds: each round runs every variant once, so
+that what else the machine does meets all of them alike.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,33 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+import click
 
-from benchmarks.contestants import fit_steps
-from benchmarks.recipes.diffusion import STEPS
+from benchmarks import contest, result
 from contracts.condition import Condition
+from contracts.console import command, say
 from contracts.params import load
+from contracts.paths import WORK
 from models.config import Dim
-from models.generator import Generator
-from training.dataset import Subjects
 from training.settings import TrainSettings
-from training.train import framed, untrained
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cohort.subjects import Subjects
+    from models.generator import Generator
 
 ROUNDS = 5
 EVALUATIONS = (16, 8, 4)
 _PEOPLE = (Condition(30.0, "F"), Condition(70.0, "M"))
 _TIMED = 4
+_DIMS: tuple[Dim, ...] = ("2d", "3d")
 
 
 def interleaved(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """What each run says, in rounds A B C A B C, after a first round that does not count."""
+    """What each run returns, in rounds A B C A B C, after a first round that does not count."""
     for run in runs.values():
         run()
     out: dict[str, list[float]] = {name: [] for name in runs}
@@ -39,31 +46,24 @@ def interleaved(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[st
     return out
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median and range of the rounds."""
-    return {
-        "median": float(np.median(values)),
-        "least": min(values),
-        "most": max(values),
-        "n": len(values),
-    }
-
-
 def ratio(first: Sequence[float], second: Sequence[float]) -> dict[str, float]:
     """First over second, round by round."""
-    return summary([a / b for a, b in zip(first, second, strict=True)])
+    return result.of_rounds([a / b for a, b in zip(first, second, strict=True)])
 
 
-def sampling(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS) -> dict[str, Any]:
+def sampling(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS) -> list[result.Row]:
     """A volume at 16, 8 and 4 evaluations against a DDPM's 1000 evaluations of the same network.
 
     What a DDPM does between the evaluations is not counted, and an untrained network takes as
     long as a trained one.
     """
-    settings = load(TrainSettings, f"train.{dim}")
-    seen = framed(settings, subjects, subjects.encoded(), work)
-    generator = untrained(dim, settings, subjects, seen, work)
-    inputs = _network_inputs(generator)
+    import torch
+
+    from benchmarks.contestants import prepared
+    from benchmarks.recipes.diffusion import STEPS
+
+    generator, _ = prepared(dim, load(TrainSettings, f"train.{dim}"), subjects, work)
+    inputs = _inputs(generator, generator.denoiser.network)
 
     def evaluation() -> float:
         with torch.inference_mode():
@@ -75,24 +75,33 @@ def sampling(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS) -> 
     runs: dict[str, Callable[[], float]] = {str(n): sample(n) for n in EVALUATIONS}
     found = interleaved({"network": evaluation, **runs}, rounds)
     thousand = [STEPS * s for s in found["network"]]
-    return {
-        "network_evaluation_cpu_s": summary(found["network"]),
-        "ddpm_1000_cpu_s": summary(thousand),
-        "sample_cpu_s": {k: summary(v) for k, v in found.items() if k != "network"},
-        "ddpm_over_sample": {k: ratio(thousand, v) for k, v in found.items() if k != "network"},
-    }
+    return [
+        {
+            "measure": "sampling",
+            "dim": dim,
+            "evaluations": n,
+            "sample_cpu_s": result.of_rounds(found[str(n)]),
+            "thousand_over_sample": ratio(thousand, found[str(n)]),
+        }
+        for n in EVALUATIONS
+    ]
 
 
-def training_step(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS) -> dict[str, Any]:
+def training_step(
+    dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS
+) -> list[result.Row]:
     """One training step of ours against MONAI's plain step, per volume (3D) or slice (2D).
 
-    ``equal network``: the very network of ours, on inputs of the same size (patches as channels),
-    trained as a tutorial trains: inferer, mean squared error, Adam, fp32. ``voxels``: MONAI's
-    network of the same widths and levels on voxels, as the tutorials have it.
+    A plain step is a tutorial's: inferer, mean squared error, Adam, fp32. It trains the very
+    network of ours, on inputs of the same size (patches as channels), or MONAI's network of the
+    same widths and levels on voxels, as the tutorials have it.
     """
+    import torch
+
+    from benchmarks.contestants import fit_steps, prepared
+
     settings = load(TrainSettings, f"train.{dim}")
-    seen = framed(settings, subjects, subjects.encoded(), work)
-    generator = untrained(dim, settings, subjects, seen, work)
+    generator, seen = prepared(dim, settings, subjects, work)
     data = seen.residuals(generator.prior, subjects.conditions, work / dim)
     images = settings.loop.batch * (settings.loop.slices if dim == "2d" else 1)
 
@@ -105,21 +114,52 @@ def training_step(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS
         return (marks[1] - marks[0]) / _TIMED / images
 
     shape = subjects.space.shape[: 2 if dim == "2d" else 3]
-    batches = (images,) if dim == "2d" else (1, images)
-    runs: dict[str, Callable[[], float]] = {"ours": ours}
     unet = generator.denoiser.network.unet
-    for batch in batches:
-        packed = torch.zeros(batch, *_packed(generator))
-        runs[f"equal network, batch {batch}"] = _plain(deepcopy(unet), packed)
-        runs[f"voxels, batch {batch}"] = _plain(
+    packed = tuple(_inputs(generator, unet)[0].shape[1:])
+    plain: dict[tuple[str, int], Callable[[], float]] = {}
+    for batch in (images,) if dim == "2d" else (1, images):
+        plain["that of ours, on patches", batch] = _plain(
+            deepcopy(unet), torch.zeros(batch, *packed)
+        )
+        plain["the same widths, on voxels", batch] = _plain(
             _on_voxels(settings, len(shape)), torch.zeros(batch, 2, *shape)
         )
-    found = interleaved(runs, rounds)
-    return {
-        "batch_of_ours": images,
-        "cpu_s": {k: summary(v) for k, v in found.items()},
-        "over_ours": {k: ratio(v, found["ours"]) for k, v in found.items() if k != "ours"},
-    }
+    runs = {f"{network} {batch}": run for (network, batch), run in plain.items()}
+    found = interleaved({"ours": ours, **runs}, rounds)
+    return [
+        {
+            "measure": "training step",
+            "dim": dim,
+            "network": network,
+            "batch": batch,
+            "monai_cpu_s": result.of_rounds(found[f"{network} {batch}"]),
+            "monai_over_ours": ratio(found[f"{network} {batch}"], found["ours"]),
+        }
+        for network, batch in plain
+    ]
+
+
+@command()
+@contest.source_options
+def main(source: contest.Source) -> None:
+    """Measure what a sample and a training step cost, beside MONAI's."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    from benchmarks import table_definitions
+
+    subjects = source.load("train")
+    work = WORK / "costs"
+    torch.set_num_threads(1)
+    rows = []
+    with threadpool_limits(1):
+        for dim in _DIMS:
+            say(f"costs of {dim}: samples, then training steps")
+            rows += sampling(dim, subjects, work)
+            rows += training_step(dim, subjects, work)
+    found = result.write("costs", rows, n={"rounds": ROUNDS}, threads=1, intervals=result.ROUNDS)
+    for name in ("sampling-costs", "step-costs"):
+        click.echo(table_definitions.TABLES[name].body(found) + "\n")
 
 
 def _timed(run: Callable[[], object]) -> float:
@@ -128,23 +168,10 @@ def _timed(run: Callable[[], object]) -> float:
     return time.process_time() - begun
 
 
-def _network_inputs(generator: Generator) -> tuple[Any, ...]:
-    """What the network is given when a pair of volumes is sampled."""
+def _inputs(generator: Generator, module: nn.Module) -> tuple[Any, ...]:
+    """What a module of the generator's network is given when a pair of volumes is sampled."""
     seen: list[tuple[Any, ...]] = []
-    hook = generator.denoiser.network.register_forward_pre_hook(
-        lambda module, inputs: seen.append(inputs)
-    )
-    generator.sample(_PEOPLE, (1, 2), 1)
-    hook.remove()
-    return seen[0]
-
-
-def _packed(generator: Generator) -> tuple[int, ...]:
-    """Channels and sides of what MONAI's network inside of ours is given."""
-    seen: list[tuple[int, ...]] = []
-    hook = generator.denoiser.network.unet.register_forward_pre_hook(
-        lambda module, inputs: seen.append(tuple(inputs[0].shape[1:]))
-    )
+    hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     generator.sample(_PEOPLE, (1, 2), 1)
     hook.remove()
     return seen[0]
@@ -170,7 +197,11 @@ def _on_voxels(settings: TrainSettings, dims: int) -> nn.Module:
 
 def _plain(unet: nn.Module, images: Tensor) -> Callable[[], float]:
     """A tutorial's training step: CPU seconds per image."""
+    import torch
     from monai.networks.schedulers import DDPMScheduler
+    from torch import nn
+
+    from benchmarks.recipes.diffusion import STEPS
 
     scheduler = DDPMScheduler(num_train_timesteps=STEPS)
     for parameter in unet.parameters():
@@ -197,3 +228,7 @@ def _plain(unet: nn.Module, images: Tensor) -> Callable[[], float]:
         return (time.process_time() - begun) / _TIMED / len(images)
 
     return run
+
+
+if __name__ == "__main__":
+    main()

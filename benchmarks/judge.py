@@ -1,22 +1,21 @@
-"""How fast the judge is: `python benchmarks/judge.py`, part of `make bench`.
+"""How fast the judge is: `python -m benchmarks.judge`, part of `make bench`.
 
-MS-SSIM against MONAI's metric called pair by pair, interleaved in one run; and an audit of 500
-against 500 volumes of 40 x 48 x 40 voxels, in wall seconds and memory.
+The judge is the audit of `evaluation`. Its MS-SSIM is measured against MONAI's metric called pair
+by pair, interleaved in one run; whole audits of up to 500 against 500 volumes of 40 x 48 x 40
+voxels in wall seconds and memory.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
-import sys
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import click
 import numpy as np
 
+from benchmarks import result
+from contracts.console import command, progress
 from contracts.maps import MAPS
 from contracts.space import mni_space
 from evaluation.audit import Auditor
@@ -26,8 +25,7 @@ from evaluation.volume_set import VolumeSet
 
 _ROUNDS = 5
 _PAIRS = 8
-_VOLUMES = 500
-_RESULTS = Path(__file__).with_suffix(".json")
+_VOLUMES = (125, 250, 500)
 
 
 def volumes(n: int, seed: int) -> VolumeSet:
@@ -51,8 +49,8 @@ def volumes(n: int, seed: int) -> VolumeSet:
     return VolumeSet(out, people)
 
 
-def similarity() -> dict[str, float]:
-    """Pairs per second, ours over MONAI's, rounds interleaved."""
+def similarity() -> result.Row:
+    """Pairs per second, and MONAI's time over ours, rounds interleaved."""
     import torch
     from monai.metrics.regression import MultiScaleSSIMMetric
 
@@ -60,7 +58,7 @@ def similarity() -> dict[str, float]:
     metric = MultiScaleSSIMMetric(
         3, data_range=1.0, kernel_size=KERNEL, kernel_sigma=SIGMA, weights=SCALES
     )
-    ratios = []
+    ratios, rates, worst = [], [], 0.0
     for _ in range(_ROUNDS):
         begun = time.perf_counter()
         found = pair_matrix(images, 1.0)
@@ -71,20 +69,20 @@ def similarity() -> dict[str, float]:
             for j in range(1, 1 + _PAIRS)
         ]
         monai = (time.perf_counter() - begun) / _PAIRS
-        worst = float(np.abs(found[0, 1 : 1 + _PAIRS] - theirs).max())
+        worst = max(worst, float(np.abs(found[0, 1 : 1 + _PAIRS] - theirs).max()))
         ratios.append(monai / ours)
+        rates.append(1 / ours)
     return {
-        "times_monai_median": float(np.median(ratios)),
-        "times_monai_least": min(ratios),
-        "times_monai_most": max(ratios),
-        "rounds": _ROUNDS,
+        "measure": "ms-ssim",
+        "metric": "ours, all pairs at once",
+        "pairs_per_second": result.of_rounds(rates),
+        "monai_over_ours": result.of_rounds(ratios),
         "largest_difference": worst,
-        "pairs_per_second": 1 / ours,
     }
 
 
-def large(n: int) -> dict[str, float]:
-    """Wall seconds of an audit of n against n volumes, n more trained on, and memory."""
+def audit(n: int) -> result.Row:
+    """Wall seconds and memory of an audit of n against n volumes, with n training volumes."""
     sets = [volumes(n, seed) for seed in (1, 2, 3)]
     held = sum(s.volumes.nbytes for s in sets) / 2**20
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -93,22 +91,25 @@ def large(n: int) -> dict[str, float]:
     auditor = Auditor.from_volumes(sets[0], sets[1], mni_space(4), MAPS, None, workers)
     auditor.audit("large", MeasuredSet.from_volumes(sets[2], auditor.grid, workers))
     return {
+        "measure": "audit",
         "volumes": n,
         "wall_seconds": time.perf_counter() - begun,
         "volumes_mib": held,
         "further_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before,
-        "cores": workers,
     }
 
 
+@command()
 def main() -> None:
-    """Measure, print, and keep the results beside this file."""
-    results = {
-        "ms_ssim": similarity(),
-        "audits": [large(n) for n in (125, 250, _VOLUMES)],
-    }
-    print(json.dumps(results, indent=2))
-    _RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    """Measure how fast the judge is, and write results/judge.json."""
+    from benchmarks import table_definitions
+
+    rows = [similarity(), *(audit(n) for n in progress(_VOLUMES, len(_VOLUMES), "audits"))]
+    found = result.write(
+        "judge", rows, n={"rounds": _ROUNDS}, threads=os.cpu_count() or 1, intervals=result.ROUNDS
+    )
+    for name in ("judge-similarity", "judge-audits"):
+        click.echo(table_definitions.TABLES[name].body(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""People that no split knows, to judge generators by: a simulated cohort has as many as one likes.
+"""Newcomers: simulated people whom no split of the cohort knows, to compare generators with.
 
-The test part of a demo's cohort has three dozen; what they happen to have in common moves every
-contestant's distance from them.
+The demo's cohort has three dozen test subjects. What these happen to have in common moves every
+contestant's distance from them; a simulated cohort has as many new people as one asks for.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from contracts import params
 from contracts.errors import UserError
 
 if TYPE_CHECKING:
-    from training.dataset import Subjects
+    from cohort.subjects import Subjects
 
 _GROUP, _PART = "base", "test"
 
 
 def newcomers(count: int, work: Path) -> Subjects:
-    """So many people of the base group of the cohort of params.yaml, from another seed.
+    """People of the base group of the cohort that params.yaml describes, from another seed.
 
     Parameters
     ----------
+    count : how many.
     work : what was simulated is kept here.
 
     Raises
     ------
     UserError : if that cohort is not simulated.
     """
+    from cohort import subjects
     from cohort.derivatives import Derivatives
     from cohort.derive import Derive, derive
     from cohort.simulate import OUT, Simulate, simulate
     from cohort.split import Manifest
-    from training import dataset
 
     recipe, deriving = params.load(Simulate, "simulate"), params.load(Derive, "derive")
     try:
@@ -48,9 +49,9 @@ def newcomers(count: int, work: Path) -> Subjects:
     recipe = replace(recipe, seed=recipe.seed + 1, base_subjects=count, target_subjects=0)
     bids, maps, split = work / "bids", work / "derivatives", work / "split.json"
     simulate(recipe, bids, work)
-    # Masks drawn by hand are of the cohort's own people, who have the same names.
+    # New people have the same IDs as the cohort's, whose hand-drawn masks would be taken.
     derive(replace(deriving, source=str(bids / within)), maps, work, work / "no-masks")
     ids = tuple(p.id for p in Derivatives.open(maps).participants)
     manifest = Manifest(recipe.seed, {_GROUP: {"train": (), "val": (), _PART: ids}})
     split.write_text(json.dumps(manifest.to_json()))
-    return dataset.load(maps, split, _GROUP, _PART)
+    return subjects.load(maps, split, _GROUP, _PART)

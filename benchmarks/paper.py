@@ -1,21 +1,18 @@
-"""What a cohort's size would cost, on paper: `python benchmarks/paper.py`, after `scaling.py`.
+"""What large cohorts would cost, on paper: `python -m benchmarks.paper`.
 
-Floating-point operations are counted on the networks themselves, preparation is measured by
-`scaling.py` on its largest grid, disk space follows from the arrays. The speed of the GPU is an
-assumption (`--tflops`), to be replaced by what `h200.py` measures.
+Floating-point operations are counted on the networks themselves, preparation is what
+`benchmarks.scaling` measured on its largest grid, disk space follows from the arrays. The speed of
+the GPU is an assumption (`--tflops`), to be replaced by what `benchmarks.gpu` measures.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
 
-from benchmarks.h200 import CASES, Case
+from benchmarks import result
+from benchmarks.gpu import CASES, Case
 from contracts.console import command
 from contracts.errors import UserError
 from models.config import NetworkConfig
@@ -25,14 +22,15 @@ NETWORKS = (
     CASES[0],
     Case("4 mm, params.yaml", (40, 48, 40), NetworkConfig(channels=(16, 32, 64)), 2),
 )
-# FA, MD and level set, as encoded; the network also sees displacements.
+# FA, MD and the distance to the boundary; relative volumes also have displacements.
 _ENCODED = 3
 _CHANNELS = _ENCODED + 3
-# Encoded and standard volumes are kept, residuals for as long as the training.
+# The network sees the noisy volume and its Gaussian estimate.
+_INPUTS = 2 * _CHANNELS
+# Encoded and relative volumes are kept, residuals for as long as the training.
 DISK_BYTES = 4 * (_ENCODED + 2 * _CHANNELS)
-# A backward pass is two forward passes.
+# A training step is a forward pass and a backward pass, which is two forward passes.
 _PASSES = 3
-_SCALING = Path(__file__).with_name("scaling.json")
 
 
 def operations(case: Case) -> tuple[float, int]:
@@ -40,27 +38,27 @@ def operations(case: Case) -> tuple[float, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.network import PatchUNet
+    from models.diffusion.network import PatchUNet
 
     with torch.device("meta"):
-        network = PatchUNet(3, 4 * _CHANNELS, _CHANNELS, 2, case.network)
-        volume = torch.zeros(1, 4 * _CHANNELS, *case.shape)
+        network = PatchUNet(3, _INPUTS, _CHANNELS, 2, case.network)
+        volume = torch.zeros(1, _INPUTS, *case.shape)
         with FlopCounterMode(display=False) as counter:
             network(volume, torch.zeros(1), torch.zeros(1, 2))
     return counter.get_total_flops() / 1e12, sum(p.numel() for p in network.parameters())
 
 
-def preparation(path: Path = _SCALING) -> float:
+def preparation(folder: Path = result.RESULTS) -> float:
     """Measured CPU seconds of encoding, template, prior and residual per voxel and subject.
 
     Raises
     ------
-    UserError : if `scaling.py` has not run.
+    UserError : if `benchmarks.scaling` has not run.
     """
-    if not path.exists():
-        raise UserError(f"no {path.name}: run `python benchmarks/scaling.py` first")
-    cells = json.loads(path.read_text())["cells"]
-    most = max(cells, key=lambda cell: (cell["voxels"], cell["subjects"]))
+    found = result.read("scaling", folder)
+    if found is None:
+        raise UserError(f"no scaling.json in {folder}: run `python -m benchmarks.scaling` first")
+    most = max(found.rows, key=lambda row: (row["voxels"], row["subjects"]))
     return float(most["prepare_seconds_per_volume"] / most["voxels"])
 
 
@@ -69,34 +67,29 @@ def preparation(path: Path = _SCALING) -> float:
 @click.option("--steps", default=50_000, show_default=True, help="Of training.")
 def main(tflops: float, steps: int) -> None:
     """Disk, preparation and training of the 3D generator for large cohorts."""
+    from benchmarks import table_definitions
+
     per_voxel = preparation()
-    heads = (
-        "grid", "M parameters", "TFLOP per evaluation", "subjects", "disk (GB)",
-        "preparation (core hours)", "GPU hours", "each subject is seen",
-    )  # fmt: skip
-    rows = [heads, ("---",) * len(heads)]
+    rows = []
     for case in NETWORKS:
         work, parameters = operations(case)
         x, y, z = case.shape
-        hours = _PASSES * work * case.batch * steps / tflops / 3600
         for n in COHORTS:
             values = x * y * z * n
-            rows.append((
-                case.name,
-                f"{parameters / 1e6:.1f}",
-                f"{work:.3f}",
-                f"{n}",
-                f"{values * DISK_BYTES / 1e9:.0f}",
-                f"{values * per_voxel / 3600:.1f}",
-                f"{hours:.2f}",
-                f"{case.batch * steps / n:.0f} times",
-            ))  # fmt: skip
-    for row in rows:
-        click.echo(f"| {' | '.join(row)} |")
-    click.echo(
-        f"\n{steps} steps of {', '.join(f'{c.batch} volumes ({c.name})' for c in NETWORKS)}; "
-        f"{tflops:g} TFLOP/s assumed; a step costs the same whatever the cohort's size."
+            rows.append({
+                "grid": f"{case.name}, batch {case.batch}",
+                "parameters": parameters,
+                "tflop": work,
+                "subjects": n,
+                "disk_bytes": values * DISK_BYTES,
+                "preparation_hours": values * per_voxel / 3600,
+                "gpu_hours": _PASSES * work * case.batch * steps / tflops / 3600,
+                "seen": case.batch * steps / n,
+            })  # fmt: skip
+    found = result.write(
+        "paper", rows, n={"steps": steps, "TFLOP/s assumed": round(tflops)}, threads=1
     )
+    click.echo(table_definitions.TABLES["paper"].body(found))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Samples beside held-out subjects, three planes at four ages: `python benchmarks/pictures.py`.
+"""Samples beside held-out subjects, three planes at four ages: `python -m benchmarks.pictures`.
 
 Writes `docs/images/planes-<dim>.png` from the base generators of `make demo`. For each age the
 test subject nearest to it, whoever that is, and a sample of that subject's age and sex.
@@ -6,20 +6,17 @@ test subject nearest to it, whoever that is, and a sample of that subject's age 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-if __package__ in (None, ""):  # run as a file: its folder, not the project, leads the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import click
 
 from contracts.console import command, say
+from contracts.paths import DERIVATIVES, MODELS, SPLIT
 
 if TYPE_CHECKING:
+    from cohort.row_cache import Array
     from contracts.condition import Condition
-    from training.cache import Array
 
 AGES = (25.0, 45.0, 65.0, 85.0)
 _SEED = 700_000
@@ -27,7 +24,7 @@ _INCHES = 2.4
 
 
 def nearest(conditions: list[Condition], ages: tuple[float, ...] = AGES) -> list[int]:
-    """Number of the person nearest to each age; nobody twice."""
+    """Index of the person nearest to each age; nobody is taken twice."""
     left = list(range(len(conditions)))
     out = []
     for age in ages:
@@ -72,17 +69,17 @@ def draw(path: Path, real: Array, made: Array, conditions: list[Condition]) -> N
 
 
 @command()
-@click.option("--models", type=click.Path(path_type=Path), default=Path("data/models"))
-@click.option("--derivatives", type=click.Path(path_type=Path), default=Path("data/derivatives"))
-@click.option("--split", type=click.Path(path_type=Path), default=Path("data/split.json"))
+@click.option("--models", type=click.Path(path_type=Path), default=MODELS)
+@click.option("--derivatives", type=click.Path(path_type=Path), default=DERIVATIVES)
+@click.option("--split", type=click.Path(path_type=Path), default=SPLIT)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/images"))
 @click.option("--steps", default=16, show_default=True, help="Network evaluations per volume.")
 def main(models: Path, derivatives: Path, split: Path, out: Path, steps: int) -> None:
     """Pictures of both base generators beside held-out subjects."""
+    from cohort import subjects
     from models.generator import Generator
-    from training import dataset
 
-    test = dataset.load(derivatives, split, "base", "test")
+    test = subjects.load(derivatives, split, "base", "test")
     chosen = nearest(list(test.conditions))
     people = [test.conditions[i] for i in chosen]
     for dim in ("2d", "3d"):

@@ -1,9 +1,9 @@
-"""What training costs as grids and cohorts grow: `python benchmarks/scaling.py`.
+"""What training costs as grids and cohorts grow: `python -m benchmarks.scaling`.
 
-Each cell of the table is a process of its own with one thread: preprocessing per volume (making a
-brain, encoding, template, prior, residual), one training step of two volumes, one sample of 8
-network evaluations, in CPU seconds, and the largest memory that is the process's own. Memory-mapped
-pages are the system's: it takes them back when it needs them.
+Each row is a process of its own with one thread. It measures, in CPU seconds, the preparation per
+subject (making a brain, encoding, template, prior, residual), one training step of two volumes and
+one sample of 8 network evaluations; and the largest memory that is the process's own. Pages of
+memory-mapped files are left out: the system takes them back when it needs them.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import click
+
+from benchmarks import result
+from contracts.console import command, progress
 
 GRIDS = ((24, 24, 24), (40, 48, 40), (64, 72, 64))
 COHORTS = (16, 48, 144)
 STEPS, REPEATS = 2, 2
-_RESULTS = Path(__file__).with_suffix(".json")
 
 
 class Peak:
@@ -45,8 +46,8 @@ class Peak:
             self.mib = max(self.mib, int(held.split()[1]) / 1024)
 
 
-def cell(shape: tuple[int, int, int], n: int) -> dict[str, float]:
-    """One cell, measured in this process."""
+def measure(shape: tuple[int, int, int], n: int) -> result.Row:
+    """One row, measured in this process."""
     import torch
 
     from benchmarks.brains import people, prepare
@@ -78,14 +79,15 @@ def cell(shape: tuple[int, int, int], n: int) -> dict[str, float]:
             (work / "checkpoint.pt").unlink()
             return time.process_time() - begun
 
-        trained(1)  # what is set up once
+        trained(1)  # the first run also sets up what is made once
         step = min(trained(1 + STEPS) - trained(1) for _ in range(REPEATS)) / STEPS
         generator.sample(people(2), (1, 2), 1)
         begun = time.process_time()
         generator.sample(people(2), (1, 2), 8)
         sample = (time.process_time() - begun) / 2
     return {
-        "voxels": float(shape[0] * shape[1] * shape[2]),
+        "grid": " x ".join(map(str, shape)),
+        "voxels": shape[0] * shape[1] * shape[2],
         "subjects": n,
         "prepare_seconds_per_volume": prepared / n,
         "step_seconds": step,
@@ -94,28 +96,26 @@ def cell(shape: tuple[int, int, int], n: int) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure all cells, print the table, and keep the results beside this file."""
-    if len(sys.argv) > 1:
-        x, y, z, n = map(int, sys.argv[1:])
-        print(json.dumps(cell((x, y, z), n)))
+@command()
+@click.option("--row", type=int, nargs=4, help="Only this one, as JSON: X Y Z SUBJECTS.")
+def main(row: tuple[int, int, int, int] | None) -> None:
+    """Measure all grids and numbers of subjects, and write results/scaling.json."""
+    from benchmarks import table_definitions
+
+    if row:
+        x, y, z, n = row
+        click.echo(json.dumps(measure((x, y, z), n)))
         return
-    results = []
-    print(f"{'grid':>12} {'subjects':>8} {'prepare':>8} {'step':>7} {'sample':>7} {'MiB':>6}")
-    for shape in GRIDS:
-        for n in COHORTS:
-            command = [sys.executable, __file__, *map(str, (*shape, n))]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found = json.loads(done.stdout.splitlines()[-1])
-            results.append({"grid": shape, **found})
-            print(
-                f"{'x'.join(map(str, shape)):>12} {n:8d} "
-                f"{found['prepare_seconds_per_volume']:8.3f} {found['step_seconds']:7.2f} "
-                f"{found['sample_seconds']:7.2f} {found['peak_mib']:6.0f}",
-                flush=True,
-            )
-    content = {"steps": STEPS, "repeats": REPEATS, "unit": "CPU seconds", "cells": results}
-    _RESULTS.write_text(json.dumps(content, indent=2) + "\n")
+    wanted = [(*shape, n) for shape in GRIDS for n in COHORTS]
+    rows = []
+    for each in progress(wanted, len(wanted), "grids and cohorts"):
+        program = [sys.executable, "-m", "benchmarks.scaling", "--row", *map(str, each)]
+        done = subprocess.run(
+            program, cwd=result.ROOT, stdout=subprocess.PIPE, text=True, check=True
+        )
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    found = result.write("scaling", rows, n={"steps": STEPS, "repeats": REPEATS}, threads=1)
+    click.echo(table_definitions.TABLES["scaling"].body(found))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from cohort import derivatives, participants, pool
 from cohort.importer import ATLAS, Found, MapScan, Scan, find
 from cohort.qc import REPORT, Quality
 from cohort.qc import write as write_quality
-from contracts import params, volume
+from contracts import closure, params, volume
 from contracts.console import command, progress, say
 from contracts.errors import UserError
 from contracts.maps import checked, map_spec
@@ -30,11 +30,6 @@ OUT = Path("data/derivatives")
 WORK = Path("data/work")
 MASKS = Path("data/Masks")
 NATIVE = "native"
-# The code that a subject's files depend on.
-_MODULES = (
-    "derivatives", "derive", "dwi", "importer", "masking", "native", "qc", "registration",
-    "tensor", "units",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +142,13 @@ def _lost(scan: str) -> Quality:
 
 
 def recipe_hash(settings: Derive) -> str:
-    """Hash of all but the source that a scan's files depend on: settings and our code."""
+    """Return a hash of all that a scan's derivatives depend on, except its source files.
+
+    These are the settings, and the code: every module of this project that the stage imports.
+    """
     recipe = [settings.resolution_mm, settings.max_bvalue, settings.maps]
-    digest = hashlib.sha256(json.dumps(recipe).encode())
-    for module in _MODULES:
-        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
-    return digest.hexdigest()[:12]
+    text = json.dumps(recipe) + closure.digest("cohort.derive")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _cohort(source: Path, work: Path, masks: Path) -> tuple[Found, participants.Roll, Path | None]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from cohort import derivatives
 from cohort.derivatives import Participant
-from contracts import params, volume
+from contracts import closure, params, volume
 from contracts.condition import condition
 from contracts.console import command, progress, say
 from contracts.errors import UserError
@@ -26,8 +26,8 @@ from contracts.maps import checked
 from contracts.space import Space, mni_space
 
 if TYPE_CHECKING:
-    from cohort.subject import Person
-    from cohort.template import Template
+    from cohort.simulation.person import Person
+    from cohort.simulation.tissue import Template
 
 OUT = Path("data/bids")
 WORK = Path("data/work")
@@ -39,11 +39,6 @@ _FIRST = {"base": 1, "target": 5001}
 _STEPS = (0.7548776662466927, 0.5698402909980532)
 # Ages of the target group are u ** this of the range: below 1 is older.
 _AGE_POWER = {"base": 1.0, "target": 0.5}
-# The code that a subject's files depend on.
-_MODULES = (
-    "acquisition", "anatomy", "bundles", "calibration", "deformation", "simulate", "subject",
-    "template", "tensor", "tracts",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +89,8 @@ def _participant(seed: int, group: str, site: str, number: int) -> Participant:
 
 def person(participant: Participant, seed: int) -> Person:
     """What `participant` is simulated from: their id and the cohort's seed alone."""
-    from cohort.acquisition import SITE_A, SITE_B
-    from cohort.subject import Person
+    from cohort.simulation.acquisition import SITE_A, SITE_B
+    from cohort.simulation.person import Person
 
     number = int(participant.id.removeprefix("sub-sim"))
     site = {site.name: site for site in (SITE_A, SITE_B)}[participant.site]
@@ -139,37 +134,41 @@ def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = No
 
 def make_template(settings: Simulate, space: Space) -> Template:
     """The calibrated template for output on `space`."""
-    from cohort.calibration import calibrate
-    from cohort.template import build_template
+    from cohort.simulation.regional_norms import calibrate
+    from cohort.simulation.tissue import build_template
 
     return calibrate(build_template(settings.resolution_mm), space, settings.max_bvalue)
 
 
 def recipe_hash(settings: Simulate) -> str:
-    """Hash of all that a subject's files depend on: settings but for the counts, and our code."""
+    """Return a hash of all that a subject's files depend on.
+
+    These are the settings without the numbers of subjects, and the code: every module of this
+    project that the stage imports.
+    """
     recipe = asdict(settings)
     del recipe["base_subjects"], recipe["target_subjects"]
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode())
-    for module in _MODULES:
-        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
-    return digest.hexdigest()[:12]
+    text = json.dumps(recipe, sort_keys=True) + closure.digest("cohort.simulate")
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def write_one(
     settings: Simulate, participant: Participant, folder: Path, template_path: Path
 ) -> str:
     """Simulate one subject into `folder` and return their id."""
-    from cohort import acquisition, subject, tensor
+    from cohort import tensor
+    from cohort.simulation import acquisition
+    from cohort.simulation import person as simulated
 
     template = _load(template_path)
     space = mni_space(settings.resolution_mm)
     who = person(participant, settings.seed)
     if settings.output == "dwi":
         scheme = acquisition.protocol()
-        volumes, _ = subject.scan(template, space, who, scheme)
+        volumes, _ = simulated.scan(template, space, who, scheme)
         _write_dwi(folder / participant.id / "dwi", participant.id, space, volumes, scheme)
     else:
-        found, mask = subject.maps(template, space, who, settings.max_bvalue)
+        found, mask = simulated.maps(template, space, who, settings.max_bvalue)
         sidecar = {
             "Simulated": True,
             "FitMethod": tensor.METHOD,
@@ -185,7 +184,7 @@ def write_one(
 
 @functools.cache
 def _load(path: Path) -> Template:
-    from cohort.template import Template
+    from cohort.simulation.tissue import Template
 
     return Template.load(path)
 
@@ -277,8 +276,8 @@ def _link(source: str, target: str) -> None:
 
 
 def _write_atlas(root: Path, space: Space, template_path: Path) -> None:
-    from cohort import deformation
-    from cohort.template import LABELS
+    from cohort.simulation import deformation
+    from cohort.simulation.tissue import LABELS
 
     template = _load(template_path)
     index = deformation.to_index(space.centres().reshape(-1, 3), template.space)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from cohort.regression import design
 from evaluation.block_features import standardised
 from evaluation.comparison import Float64Array, Measure, Statistic, mean_difference, weights
 from evaluation.measurement_grid import MeasurementGrid
 from evaluation.measurements import TISSUES, Measurements
 from evaluation.results import Finding
-from models.gaussian import design
 
 # Penalty of the ridge regression of age on features, for a kernel whose diagonal is about one.
 _AGE_RIDGE = 0.1

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort.regression import design, regress
 from contracts.condition import Condition
 from contracts.maps import MapSpec
 from evaluation.volume_set import VolumeSet
-from models.gaussian import design, regress
 
 Float32Array = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ class ConditionalGaussian:
 
     Parameters
     ----------
-    coefficients : (4, D), of the regression on `models.gaussian.design`.
+    coefficients : (4, D), of the regression on `cohort.regression.design`.
     components : (K, D), orthonormal rows, largest variance first.
     sd : (K,), standard deviation along each component.
     """

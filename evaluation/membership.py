@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evaluation.measurement_grid import BACKGROUND_MD
 from evaluation.volume_set import VolumeSet
-from models.denoiser import condition_vector
+from models.diffusion.denoiser import condition_vector
 from models.generator import Generator
 
 Float64Array = NDArray[np.float64]
@@ -31,14 +31,13 @@ def losses(generator: Generator, volume_set: VolumeSet, seed: int = 0) -> Float6
     """
     import torch
 
-    from models.loss import errors
+    from models.diffusion.loss import errors
 
     n = min(len(volume_set), _MAX_SUBJECTS)
     volumes, conditions = volume_set.volumes[:n], list(volume_set.conditions[:n])
     md = [m.name for m in generator.maps].index("md")
     encoded = generator.encode(volumes, volumes[:, md] > BACKGROUND_MD)
     residual = torch.from_numpy(generator.prior.residual(encoded, conditions))
-    mean = torch.from_numpy(generator.prior.start.mean(conditions))
     condition = condition_vector(conditions, generator.sites)
     rng = np.random.default_rng(seed)
     loss = np.zeros(n)
@@ -62,7 +61,7 @@ def losses(generator: Generator, volume_set: VolumeSet, seed: int = 0) -> Float6
                     slices = torch.from_numpy(middle).expand(_BATCH, -1)
                 total, count = errors(
                     denoiser, residual[rows], t, noise,
-                    condition[rows], mean[rows], slices,
+                    condition[rows], slices,
                 )  # fmt: skip
                 mean_loss = (total / count).numpy()
                 for row, value in dict(zip(rows, mean_loss, strict=True)).items():

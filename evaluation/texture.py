@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort.regression import design, regress
 from contracts.condition import Condition
 from contracts.maps import MapSpec
 from evaluation.comparison import Float64Array, Measure, Statistic, mean_difference, weights
 from evaluation.measurement_grid import BACKGROUND_MD
-from models.gaussian import design, regress
 
 Float32Array = NDArray[np.float32]
 
@@ -35,7 +35,8 @@ class Expectation:
 
     Parameters
     ----------
-    coefficients : (4, maps, voxels), of a regression on age and sex, in network range.
+    coefficients : (4, maps, voxels), of the regression on `cohort.regression.design`, in network
+        range.
     spread : (maps, voxels), the standard deviation of real people around it.
     mask : (X, Y, Z), the voxels.
     """

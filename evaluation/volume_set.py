@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort.derivatives import PARTICIPANTS
 from contracts import volume
+from contracts.bids import PARTICIPANTS
 from contracts.condition import Condition, condition
 from contracts.errors import UserError
 from contracts.maps import MAPS, MapSpec

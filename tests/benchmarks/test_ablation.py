@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
+from training.framing import Framed
 
 from benchmarks import ablation
 from benchmarks.pictures import nearest
@@ -19,7 +18,6 @@ from contracts.params import load
 from models.generator import Generator
 from tests.benchmarks.test_generators import PARAMS, _subjects
 from training.dataset import Subjects
-from training.framing import Framed
 from training.settings import TrainSettings
 from training.train import framed, untrained
 
@@ -66,26 +64,18 @@ def test_modes_directions_and_spectrum(whole: Generator, subjects: Subjects, see
     np.testing.assert_array_equal(white.modes, before.modes)
 
 
-def test_without_local_sd_the_field_alone_says_how_much_values_vary(
+def test_quantiles_template_and_regression(
     whole: Generator, subjects: Subjects, seen: Framed
 ) -> None:
     people = subjects.conditions
-    before = whole.prior.start
-    assert np.ptp(before.sd[:, before.mask]) > 0.1
-    after = ablation._without_local_sd(whole, seen, people).prior.start
-    np.testing.assert_array_equal(after.sd, 1)
-
-
-def test_curves_and_regression(whole: Generator, subjects: Subjects, seen: Framed) -> None:
-    people = subjects.conditions
-    straight = ablation._without_curves(whole, seen, people).prior.start
+    straight = ablation._without_quantiles(whole, seen, people).prior.start
     straight = replace(straight, frame=None, gain=np.ones(straight.channels, dtype=np.float32))
     unit = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape))
     r = unit.astype(np.float32) * straight.sd
     mean, one = straight.mean(PEOPLE[:1]), PEOPLE[:1]
     linear = straight.volume(2 * r, one) - mean
     np.testing.assert_allclose(linear, 2 * (straight.volume(r, one) - mean), atol=1e-4)
-    loose = ablation._without_frame(whole, seen, people).prior.start
+    loose = ablation._without_template(whole, seen, people).prior.start
     assert loose.frame is None
     assert loose.channels == whole.prior.start.channels - 3
     alone = ablation._without_regression(whole, seen, people).prior.start
@@ -93,36 +83,6 @@ def test_curves_and_regression(whole: Generator, subjects: Subjects, seen: Frame
     np.testing.assert_array_equal(young, old)
     np.testing.assert_allclose(young, seen.standard.mean(axis=0) * alone.mask, atol=1e-4)
     assert np.ptp(whole.prior.start.mean(PEOPLE), axis=0).max() > 0.01
-
-
-def test_template_inputs_are_hidden_from_the_network(
-    whole: Generator, subjects: Subjects, seen: Framed
-) -> None:
-    whole = copy.deepcopy(whole)
-    network = whole.denoiser.network
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    channels = whole.prior.start.channels
-    x = torch.randn(1, 4 * channels, *subjects.space.shape)
-    other = x.clone()
-    other[:, -2 * channels :] += 1
-    told = torch.zeros(1), torch.zeros(1, 2)
-    with torch.no_grad():
-        assert not torch.equal(network(x, *told), network(other, *told))
-        ablation._without_template(whole, seen, subjects.conditions)
-        assert torch.equal(network(x, *told), network(other, *told))
-        other[:, 0] += 1
-        assert not torch.equal(network(x, *told), network(other, *told))
-
-
-def test_without_weights_all_voxels_count_alike(
-    whole: Generator, subjects: Subjects, seen: Framed
-) -> None:
-    inside = whole.denoiser.mask.bool()
-    assert float(whole.denoiser.weight[:, inside].std()) > 0.1
-    alike = ablation._without_weights(copy.deepcopy(whole), seen, subjects.conditions).denoiser
-    assert bool((alike.weight[:, inside] == 1).all())
-    assert not bool(alike.weight[:, ~inside].any())
 
 
 def test_no_seconds_no_training(params: Path, subjects: Subjects, tmp_path: Path) -> None:
@@ -144,4 +104,4 @@ def test_an_unknown_part_is_told() -> None:
     result = CliRunner().invoke(ablation.main, ["without anything"])
     assert result.exit_code == 2
     assert "without anything" in result.output
-    assert "without frame" in result.output
+    assert "without template" in result.output

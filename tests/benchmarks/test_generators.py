@@ -13,9 +13,11 @@ from click.testing import CliRunner
 
 from benchmarks import contest, generators
 from benchmarks.contestants import Contestant, contestants
-from benchmarks.costs import interleaved, ratio, summary
+from benchmarks.costs import interleaved, ratio
 from benchmarks.recipes.budget import Budget
-from benchmarks.scores import Judge, ratios, table
+from benchmarks.result import interval, of_rounds
+from benchmarks.scores import Judge, ratios
+from benchmarks.table_definitions import CONTEST, RATIOS, markdown
 from contracts.condition import Condition
 from contracts.maps import FA, MD
 from tests.evaluation.people import LABELS, REGIONS, SPACE, people
@@ -71,8 +73,13 @@ def test_ours_and_the_gaussian_are_compared(
         scores = judge.scores(row["name"], volumes, conditions)
         json.dumps(scores)
         results.append({**row, "scores": scores})
-    assert table(results).count("\n") == 1 + len(results)
-    assert set(ratios(results)) == {"ours-3d at 4 / gaussian at 0"}
+    lines = markdown(CONTEST, results).splitlines()
+    assert len(lines) == 2 + len(results)
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+    assert not [line for line in lines if "|  |" in line], "a cell without a number"
+    found = ratios(results)
+    assert [(r["first"], r["second"]) for r in found] == [("ours-3d at 4 evaluations", "gaussian")]
+    assert "ours-3d at 4 evaluations" in markdown(RATIOS, found)
 
     # Stopped and started again, nothing is trained twice.
     record = (tmp_path / "ours-3d" / "rows.json").stat().st_mtime_ns
@@ -109,8 +116,10 @@ def test_one_network_is_sampled_in_several_ways(
     moved, more = (twice - plain).ravel(), (thrice - plain).ravel()
     assert 0 < np.linalg.norm(moved) < np.linalg.norm(more)
     assert np.corrcoef(moved, more)[0, 1] > 0.9
-    assert {n for _, n in known["ours-3d-ddpm"].train(
-        _subjects(12, 3), Budget(steps=1), 0, tmp_path).others.values()} == {1000}  # fmt: skip
+    for name in ("ours-3d-ancestral", "ours-3d-ddpm"):
+        trained = known[name].train(_subjects(12, 3), Budget(steps=1), 0, tmp_path)
+        assert {n for _, n in trained.others.values()} == {1000}
+        assert np.isfinite(trained.sample(person, [1], 4)).all()
 
 
 def test_real_people_score_near_zero_and_are_coherent() -> None:
@@ -119,9 +128,9 @@ def test_real_people_score_near_zero_and_are_coherent() -> None:
     scores = judge.scores("real", new.volumes, new.conditions)
     for name in ("kernel_distance", "spectrum_error"):
         assert scores[name]["low"] <= 0 <= scores[name]["high"]
-    assert scores["slice_coherence"]["inside"] == scores["slice_coherence"]["of"] == 6
+    assert scores["coherent_parts"] == "6 of 6"
     shuffled = new.volumes[:, :, :, :, np.random.default_rng(0).permutation(SPACE.shape[2])]
-    assert judge.scores("shuffled", shuffled, new.conditions)["slice_coherence"]["inside"] < 6
+    assert judge.scores("shuffled", shuffled, new.conditions)["coherent_parts"] < "6 of 6"
 
 
 def test_ratios_go_training_by_training_and_not_over_zero() -> None:
@@ -132,10 +141,14 @@ def test_ratios_go_training_by_training_and_not_over_zero() -> None:
 
     rows = [row("ours-2d", 0, 1.0), row("ours-2d", 1, 3.0), row("peer", 0, 2.0)]
     fewer = {**row("ours-2d", 0, 4.0), "evaluations": 2}
-    found = ratios([*rows, row("peer", 1, 2.0), row("lucky", 0, -1.0), fewer])
-    assert found["ours-2d at 2 / ours-2d at 4"]["median"] == 4.0
-    assert found["ours-2d at 4 / peer at 4"] == {"median": 1.0, "least": 0.5, "most": 1.5, "n": 2}
-    assert found["ours-2d at 4 / lucky at 4"]["n"] == 0
+    found = {
+        (r["first"], r["second"]): (r["ratio"], r["trainings"])
+        for r in ratios([*rows, row("peer", 1, 2.0), row("lucky", 0, -1.0), fewer])
+    }
+    ours = "ours-2d at 4 evaluations"
+    assert found["ours-2d at 2 evaluations", ours] == (interval(4.0, 4.0, 4.0), 1)
+    assert found[ours, "peer at 4 evaluations"] == (interval(1.0, 0.5, 1.5), 2)
+    assert found[ours, "lucky at 4 evaluations"] == (None, 0)
 
 
 def test_rounds_are_interleaved_and_their_ratios_known() -> None:
@@ -147,8 +160,8 @@ def test_rounds_are_interleaved_and_their_ratios_known() -> None:
 
     found = interleaved({"a": lambda: saying("a", 2.0), "b": lambda: saying("b", 1.0)}, 3)
     assert order == ["a", "b"] * 4
-    assert ratio(found["a"], found["b"]) == {"median": 2.0, "least": 2.0, "most": 2.0, "n": 3}
-    assert summary([1.0, 3.0, 2.0])["median"] == 2.0
+    assert ratio(found["a"], found["b"]) == interval(2.0, 2.0, 2.0)
+    assert of_rounds([1.0, 3.0, 2.5]) == interval(2.5, 1.0, 3.0)
 
 
 def test_an_unknown_contestant_is_told() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.brains import prepare
-from benchmarks.h200 import Case
+from benchmarks.gpu import Case
 from benchmarks.paper import DISK_BYTES, operations, preparation
+from benchmarks.result import write
 from contracts.errors import UserError
 from models.config import NetworkConfig
 
@@ -23,17 +23,16 @@ def test_operations_grow_with_the_volume() -> None:
     assert large / small == pytest.approx(2, rel=0.01)
 
 
-def test_preparation_is_that_of_the_largest_cell(tmp_path: Path) -> None:
-    path = tmp_path / "scaling.json"
-    with pytest.raises(UserError, match=r"scaling\.py"):
-        preparation(path)
-    cells = [
+def test_preparation_is_that_of_most_voxels_and_subjects(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"benchmarks\.scaling"):
+        preparation(tmp_path)
+    rows = [
         {"voxels": 10.0, "subjects": 50, "prepare_seconds_per_volume": 9.0},
         {"voxels": 100.0, "subjects": 5, "prepare_seconds_per_volume": 2.0},
         {"voxels": 100.0, "subjects": 50, "prepare_seconds_per_volume": 1.0},
     ]
-    path.write_text(json.dumps({"cells": cells}))
-    assert preparation(path) == pytest.approx(0.01)
+    write("scaling", rows, n={}, folder=tmp_path)
+    assert preparation(tmp_path) == pytest.approx(0.01)
 
 
 def test_network_and_disk_are_those_of_a_generator(tmp_path: Path) -> None:

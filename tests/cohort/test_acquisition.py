@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cohort import tensor
-from cohort.acquisition import (
+from cohort.simulation.acquisition import (
     FREE_WATER,
     SITE_A,
     SITE_B,

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohort.deformation import Deformation, exponential, grid, random_field, sample, to_index
+from cohort.simulation.deformation import (
+    Deformation,
+    exponential,
+    grid,
+    random_field,
+    sample,
+    to_index,
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from cohort import acquisition, simulate, subject, tensor
-from cohort.bundles import REGIONS, TRACTS
-from cohort.calibration import NORMS
-from cohort.deformation import sample, to_index
+from cohort import simulate, tensor
 from cohort.derivatives import Derivatives, map_name, mask_name
 from cohort.simulate import Simulate, recruit
-from cohort.subject import Person, Tissue
-from cohort.template import LABELS, Template
-from cohort.tracts import draw
+from cohort.simulation import acquisition
+from cohort.simulation import person as subject
+from cohort.simulation.deformation import sample, to_index
+from cohort.simulation.fibres import draw
+from cohort.simulation.person import Person, Tissue
+from cohort.simulation.regional_norms import NORMS
+from cohort.simulation.tissue import LABELS, Template
+from cohort.simulation.tracts import REGIONS, TRACTS
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import FA, MD

@@ -78,7 +78,7 @@ def test_the_fit_gives_dipys_numbers() -> None:
     from dipy.core.gradients import gradient_table
     from dipy.reconst.dti import TensorModel
 
-    from cohort.acquisition import protocol
+    from cohort.simulation.acquisition import protocol
 
     scheme = protocol()
     rng = np.random.default_rng(0)

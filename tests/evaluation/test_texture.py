@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from cohort.regression import design
 from evaluation.comparison import Comparison
 from evaluation.texture import Expectation, measures
 from evaluation.volume_set import VolumeSet
-from models.gaussian import design
 from tests.evaluation.people import MAPS, people
 
 

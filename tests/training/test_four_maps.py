@@ -14,8 +14,8 @@ import pytest
 from cohort.derivatives import Derivatives
 from cohort.derive import Derive, derive
 from cohort.simulate import Simulate, recipe_hash, simulate
+from cohort.simulation.tissue import build_template
 from cohort.split import SplitSettings, split
-from cohort.template import build_template
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, map_spec

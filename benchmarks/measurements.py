@@ -1,0 +1,77 @@
+"""All measurements, in one list: what `make bench` runs and what tables of the docs come from."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A command that writes `results/<name>.json`.
+
+    Parameters
+    ----------
+    module : of `benchmarks`, with a command line.
+    arguments : of that command line.
+    minutes : about how long it takes on two cores.
+    before : what has to be run once before it.
+    in_bench : whether `make bench` runs it.
+    """
+
+    name: str
+    module: str
+    arguments: tuple[str, ...] = ()
+    minutes: int = 1
+    before: str = ""
+    in_bench: bool = True
+
+    @property
+    def command(self) -> str:
+        """What one types in the project's root."""
+        return shlex.join(["python", "-m", f"benchmarks.{self.module}", *self.arguments])
+
+
+def _contest(name: str, arguments: str, minutes: int) -> Measurement:
+    """A contest of generators (`benchmarks.generators`), in a file of its own."""
+    told = ("--name", name, *arguments.split())
+    return Measurement(name, "generators", told, minutes, before="make demo")
+
+
+def _ablation(name: str, arguments: str, minutes: int) -> Measurement:
+    told = ("--name", name, *arguments.split())
+    return Measurement(name, "ablation", told, minutes, before="make demo")
+
+
+_MEASUREMENTS = (
+    Measurement("judge", "judge", minutes=6),
+    Measurement("costs", "costs", minutes=10, before="make demo"),
+    Measurement("scaling", "scaling", minutes=25),
+    Measurement("paper", "paper", before="python -m benchmarks.scaling"),
+    _ablation("ablation-untrained", "--seconds 0 --samples 36", 25),
+    _ablation("ablation-trained", "--seconds 200 --samples 36 whole", 6),
+    _contest("generators", "", 70),
+    _contest("generators-repeats", "ours-2d ours-3d gaussian --repeats 3", 45),
+    _contest(
+        "generators-new-people",
+        "gaussian ours-3d ours-2d --newcomers 240 --samples 64 --evaluations 16 --evaluations 4",
+        35,
+    ),
+    _contest(
+        "generators-ddpm",
+        "gaussian ours-3d-ancestral ours-3d-ddpm --newcomers 240 --samples 20 "
+        "--evaluations 16 --evaluations 8",
+        70,
+    ),
+    _contest("generators-guidance", "gaussian ours-3d-guided --samples 36 --evaluations 8", 15),
+    _contest("generators-patches", "gaussian ours-3d ours-3d-patch4 --evaluations 8", 20),
+    _contest(
+        "generators-hour",
+        "gaussian ours-3d --seconds 3600 --newcomers 240 --samples 64 --evaluations 16",
+        70,
+    ),
+    Measurement("gpu", "gpu", minutes=10, before="a machine with an NVIDIA GPU", in_bench=False),
+    Measurement("demo", "demo", before="make demo", in_bench=False),
+)
+
+MEASUREMENTS = {m.name: m for m in _MEASUREMENTS}

@@ -1,0 +1,217 @@
+"""Which table of the docs shows which numbers of which result file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.result import Result, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the docs.
+
+    Parameters
+    ----------
+    measurement : its result file is `results/<measurement>.json`, see `benchmarks.measurements`.
+    body : makes the table, as Markdown, of the result.
+    """
+
+    measurement: str
+    body: Callable[[Result], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Parameters
+    ----------
+    head : its heading, with the unit.
+    key : of a row's value; dots lead into nested ones.
+    spec : format of a number, as `format` takes it.
+    factor : by which numbers are multiplied, where the heading names a smaller unit.
+    """
+
+    head: str
+    key: str
+    spec: str = ""
+    factor: float = 1.0
+
+
+def markdown(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table; intervals stand in brackets, what a row lacks is left empty."""
+    lines = [[c.head for c in columns], ["---"] * len(columns)]
+    lines += [[_cell(_value(row, c.key), c) for c in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _value(row: Mapping[str, Any], key: str) -> Any:
+    found: Any = row
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def _cell(value: Any, column: Column) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        shown, low, high = (_cell(value[k], column) for k in ("value", "low", "high"))
+        return f"{shown} [{low}, {high}]"
+    if isinstance(value, str):
+        return value
+    return format(column.factor * value, column.spec)
+
+
+# Differences from real subjects, as `benchmarks.scores` has them.
+SCORES = (
+    Column("kernel distance (x 1e-3)", "scores.kernel_distance", ".1f", 1e3),
+    Column("FA histogram (x 1e-3)", "scores.fa_histogram", ".1f", 1e3),
+    Column("MD histogram (um2/s)", "scores.md_histogram", ".1f"),
+    Column("spectrum (dB)", "scores.spectrum_error", ".2f"),
+    Column("slice coherence, most unlike", "scores.slice_coherence", ".2f"),
+    Column("age error (years)", "scores.adherence", ".1f"),
+    Column("near training (%)", "scores.copy_share", ".1f"),
+    Column("coherent parts", "scores.coherent_parts"),
+)
+CONTEST = (
+    Column("contestant", "name"),
+    Column("seed", "seed"),
+    Column("evaluations", "evaluations"),
+    Column("M parameters", "parameters", ".2f", 1e-6),
+    Column("steps", "steps"),
+    Column("training CPU s", "train_cpu_s", ".0f"),
+    Column("CPU s per volume", "sample_cpu_s", ".2f"),
+    *SCORES,
+)
+RATIOS = (
+    Column("kernel distance of", "first"),
+    Column("over that of", "second"),
+    Column("ratio", "ratio", ".2g"),
+    Column("trainings", "trainings"),
+)
+ABLATION = (Column("left out", "name"), Column("steps", "steps"), *SCORES)
+SAMPLING_COSTS = (
+    Column("", "dim"),
+    Column("evaluations", "evaluations"),
+    Column("CPU s per volume", "sample_cpu_s", ".3g"),
+    Column("1000 evaluations of the network alone, over it", "thousand_over_sample", ".3g"),
+)
+STEP_COSTS = (
+    Column("", "dim"),
+    Column("network of MONAI's step", "network"),
+    Column("batch", "batch"),
+    Column("CPU s per image", "monai_cpu_s", ".2g"),
+    Column("over a step of ours", "monai_over_ours", ".2g"),
+)
+SCALING = (
+    Column("grid", "grid"),
+    Column("subjects", "subjects"),
+    Column("preparation, CPU s per subject", "prepare_seconds_per_volume", ".2f"),
+    Column("step of 2 volumes, CPU s", "step_seconds", ".2f"),
+    Column("sample, 8 evaluations, CPU s", "sample_seconds", ".2f"),
+    Column("peak memory, MiB", "peak_mib", ".0f"),
+)
+PAPER = (
+    Column("grid", "grid"),
+    Column("M parameters", "parameters", ".1f", 1e-6),
+    Column("TFLOP per evaluation", "tflop", ".3f"),
+    Column("subjects", "subjects"),
+    Column("disk, GB", "disk_bytes", ".0f", 1e-9),
+    Column("preparation, core hours", "preparation_hours", ".1f"),
+    Column("training, GPU hours", "gpu_hours", ".2f"),
+    Column("each subject is seen, times", "seen", ".0f"),
+)
+GPU_STEPS = (
+    Column("volumes", "case"),
+    Column("step", "variant"),
+    Column("batch", "batch"),
+    Column("ms per step", "step_ms", ".1f"),
+    Column("memory, GiB", "gib", ".1f"),
+    Column("", "left_out"),
+)
+GPU_SAMPLES = (
+    Column("volumes", "case"),
+    Column("evaluations", "evaluations"),
+    Column("seconds per volume", "sample_s", ".2f"),
+)
+SIMILARITY = (
+    Column("MS-SSIM of pairs", "metric"),
+    Column("pairs per second", "pairs_per_second", ".0f"),
+    Column("MONAI's time over ours", "monai_over_ours", ".0f"),
+    Column("largest difference", "largest_difference", ".0e"),
+)
+AUDITS = (
+    Column("volumes a side", "volumes"),
+    Column("wall seconds", "wall_seconds", ".0f"),
+    Column("memory of the volumes, MiB", "volumes_mib", ".0f"),
+    Column("further memory, MiB", "further_mib", ".0f"),
+)
+
+
+def _rows(columns: Sequence[Column]) -> Callable[[Result], str]:
+    """All rows; a column that is empty in each of them is left out."""
+    return lambda result: _without_empty(columns, result.rows)
+
+
+def _measure(columns: Sequence[Column], measure: str) -> Callable[[Result], str]:
+    """The rows of one kind, where a file has several."""
+
+    def body(result: Result) -> str:
+        return _without_empty(columns, [r for r in result.rows if r["measure"] == measure])
+
+    return body
+
+
+def _without_empty(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    shown = [c for c in columns if any(_value(row, c.key) is not None for row in rows)]
+    return markdown(shown, rows)
+
+
+def _ratios(result: Result) -> str:
+    from benchmarks.scores import ratios
+
+    return markdown(RATIOS, ratios(result.rows))
+
+
+def _demo_verdicts(result: Result) -> str:
+    return _printed_by_demo(result.rows)[0]
+
+
+def _demo_scores(result: Result) -> str:
+    """The scores of the 3D base generator, with the sentence above them."""
+    chosen = [row for row in result.rows if row["name"] == "base-3d"]
+    return "\n\n".join(_printed_by_demo(chosen)[1:])
+
+
+def _printed_by_demo(reports: Sequence[Row]) -> list[str]:
+    """What `make demo` prints, in paragraphs: verdicts, then a sentence and a table of each."""
+    from evaluation.summary import table
+
+    return table(reports).split("\n\n")
+
+
+TABLES: dict[str, Table] = {
+    "demo-verdicts": Table("demo", _demo_verdicts),
+    "demo-scores": Table("demo", _demo_scores),
+    "generators": Table("generators", _rows(CONTEST)),
+    "generators-ratios": Table("generators-repeats", _ratios),
+    "generators-new-people": Table("generators-new-people", _rows(CONTEST)),
+    "generators-hour": Table("generators-hour", _rows(CONTEST)),
+    "generators-ddpm": Table("generators-ddpm", _rows(CONTEST)),
+    "generators-guidance": Table("generators-guidance", _rows(CONTEST)),
+    "generators-patches": Table("generators-patches", _rows(CONTEST)),
+    "ablation-untrained": Table("ablation-untrained", _rows(ABLATION)),
+    "ablation-trained": Table("ablation-trained", _rows(ABLATION)),
+    "sampling-costs": Table("costs", _measure(SAMPLING_COSTS, "sampling")),
+    "step-costs": Table("costs", _measure(STEP_COSTS, "training step")),
+    "scaling": Table("scaling", _rows(SCALING)),
+    "paper": Table("paper", _rows(PAPER)),
+    "gpu-steps": Table("gpu", _measure(GPU_STEPS, "training step")),
+    "gpu-samples": Table("gpu", _measure(GPU_SAMPLES, "sampling")),
+    "judge-similarity": Table("judge", _measure(SIMILARITY, "ms-ssim")),
+    "judge-audits": Table("judge", _measure(AUDITS, "audit")),
+}
