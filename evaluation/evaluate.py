@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from contracts.condition import Condition
+    from evaluation.volume_set import VolumeSet
     from models.generator import Generator
 
 # Samples that are drawn at once, which bounds memory.
@@ -82,8 +83,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     """
     from cohort.derivatives import Derivatives
     from cohort.split import Manifest
-    from contracts.maps import MAPS, MD
-    from evaluation import figures, report
+    from contracts.maps import MAPS
     from evaluation.atlas import read_atlas
     from evaluation.audit import Auditor
     from evaluation.gaussian_baseline import gaussian_volumes
@@ -132,24 +132,44 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         {"digest": generator.digest, "group": group, "steps": settings.steps,
          "seed": settings.seed, "atlas": atlas_name},
     )  # fmt: skip
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    scores = flat_scores(audit)
-    headline = headline_metrics(audit)
-    (REPORTS / f"metrics-{name}.json").write_text(json.dumps(headline, indent=2) + "\n")
-    (REPORTS / f"evaluate-{name}.json").write_text(json.dumps(scores, indent=2) + "\n")
-    (REPORTS / f"audit-{name}.json").write_text(json.dumps(audit.to_json(), indent=1) + "\n")
     shown = {"real (test)": test, "generated": synthetic, "Gaussian": gaussian}
-    figures.gallery(REPORTS / f"gallery-{name}.png", shown, MAPS)
-    figures.ageing(REPORTS / f"ageing-{name}.png", shown, train, MAPS)
-    md = MAPS.index(MD)
-    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, MAPS, md)
-    pictures = {
-        "Generated next to real maps": (REPORTS / f"gallery-{name}.png").read_bytes(),
-        "White matter and age": (REPORTS / f"ageing-{name}.png").read_bytes(),
-    }
-    report.write(REPORTS / f"report-{name}.html", audit, pictures)
+    scores = _write_reports(name, audit, shown, train)
     _log(MODELS / dim / kind / "run.json", scores, name)
     return scores
+
+
+def _write_reports(
+    name: Name, audit: AuditResult, shown: dict[str, VolumeSet], train: VolumeSet
+) -> dict[str, Any]:
+    """Writes all files about an audit and returns its `flat_scores`.
+
+    Parameters
+    ----------
+    shown : label -> volumes, for the figures.
+    train : the training subjects, which define the white matter of a figure.
+    """
+    from contracts.maps import MAPS, MD
+    from evaluation import figures, report
+
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    scores = flat_scores(audit)
+    _write_json(REPORTS / f"metrics-{name}.json", headline_metrics(audit))
+    _write_json(REPORTS / f"evaluate-{name}.json", scores)
+    _write_json(REPORTS / f"audit-{name}.json", audit.to_json())
+    gallery, ageing = REPORTS / f"gallery-{name}.png", REPORTS / f"ageing-{name}.png"
+    figures.gallery(gallery, shown, MAPS)
+    figures.ageing(ageing, shown, train, MAPS)
+    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, MAPS, MAPS.index(MD))
+    pictures = {
+        "Generated next to real maps": gallery.read_bytes(),
+        "White matter and age": ageing.read_bytes(),
+    }
+    report.write(REPORTS / f"report-{name}.html", audit, pictures)
+    return scores
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _sample(
@@ -173,8 +193,9 @@ def headline_metrics(audit: AuditResult) -> dict[str, float | None]:
 
     - ``kernel_distance``: do the volumes look real?
     - ``copy_share_percent``: are more of them near a training subject than new people are?
-    - ``requested_age_error_years``: do they have the age that was asked for? The other two do not
-      depend on the condition: a generator that ignores it has good values of both.
+    - ``requested_age_error_years``: do they have the age that was asked for? The other two compare
+      whole sets, whichever volume was asked for which age: a generator that ignores the requested
+      age can have good values of both.
 
     A metric for which there are too few volumes is None.
     """

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import cdist
 
 from evaluation.block_features import standardised
 from evaluation.comparison import (
@@ -19,6 +19,7 @@ from evaluation.comparison import (
     mean_difference,
     weights,
 )
+from evaluation.kernel_distance import kernel_distance, median_distance
 from evaluation.measurement_grid import MeasurementGrid
 from evaluation.measurements import BINS, REGION_BINS, Measurements
 
@@ -32,8 +33,7 @@ MAX_PER_GROUP = 400
 _COMPONENTS = 8
 _NEIGHBOURS = 5
 _NEIGHBOURHOODS: tuple[Neighbourhood, ...] = ("precision", "recall", "density", "coverage")
-# Pairwise distances, and differences of cumulative histograms, are computed in chunks of this
-# many rows to bound memory.
+# Differences of cumulative histograms are computed in chunks of this many rows to bound memory.
 _CHUNK = 128
 
 
@@ -83,41 +83,6 @@ def measures(
                     wavelengths(grid.space.zooms, pooled.spectrum.shape[2])),
         ]  # fmt: skip
     return found
-
-
-def median_distance(points: Float64Array) -> float:
-    """Returns the median distance between two of (n, d) points, the usual RBF bandwidth."""
-    return float(np.median(pdist(points)))
-
-
-def kernel_distance(points: Float64Array, bandwidth: float) -> Statistic:
-    """Returns the unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3).
-
-    The kernel is a radial basis function, exp(-|x - y|^2 / (2 bandwidth^2)).
-
-    Parameters
-    ----------
-    points : (n, d), the pooled volumes.
-    """
-
-    def statistic(first: Float64Array, second: Float64Array) -> Float64Array:
-        n, m = first.sum(axis=1), second.sum(axis=1)
-        # A point's kernel with itself is 1 and does not belong to the unbiased sums.
-        within_first, within_second, between = -n, -m, np.zeros(len(first))
-        for begin in range(0, len(points), _CHUNK):
-            chunk = slice(begin, begin + _CHUNK)
-            squared = cdist(points, points[chunk], "sqeuclidean")
-            kernel = np.exp(-squared / (2 * bandwidth**2))
-            to_first = first @ kernel
-            within_first = within_first + (to_first * first[:, chunk]).sum(axis=1)
-            within_second = within_second + ((second @ kernel) * second[:, chunk]).sum(axis=1)
-            between = between + (to_first * second[:, chunk]).sum(axis=1)
-        distance: Float64Array = (
-            within_first / (n * (n - 1)) + within_second / (m * (m - 1)) - 2 * between / (n * m)
-        )
-        return distance[:, None]
-
-    return statistic
 
 
 def principal_components(points: Float64Array, reference: Float64Array) -> Float64Array:

@@ -17,13 +17,9 @@ from evaluation.audit import Auditor
 from evaluation.block_features import standardised
 from evaluation.comparison import Comparison, Float64Array, Measure
 from evaluation.copies import plant_canaries
-from evaluation.fidelity import (
-    frechet_distance,
-    kernel_distance,
-    median_distance,
-    principal_components,
-)
+from evaluation.fidelity import frechet_distance, principal_components
 from evaluation.gaussian_baseline import gaussian_volumes
+from evaluation.kernel_distance import kernel_distance, median_distance
 from evaluation.measured_set import MeasuredSet
 from evaluation.network_comparison import compare_networks
 from evaluation.networks import NetworkSettings

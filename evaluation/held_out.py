@@ -12,9 +12,8 @@ from contracts.condition import Condition
 from contracts.maps import MAPS
 from contracts.space import Space
 from evaluation.block_features import Float64Array, block_features, standardised
-from evaluation.fidelity import kernel_distance as kernel_statistic
-from evaluation.fidelity import median_distance
-from evaluation.privacy import copy_share
+from evaluation.copy_share import copy_share
+from evaluation.kernel_distance import kernel_distance, median_distance
 from models.generator import Generator
 
 Float32Array = NDArray[np.float32]
@@ -25,8 +24,8 @@ class HeldOut(NamedTuple):
 
     Parameters
     ----------
-    kernel_distance : see `evaluation.fidelity.kernel_distance`; lower is better.
-    copy_share : see `evaluation.privacy.copy_share`.
+    kernel_distance : see `evaluation.kernel_distance`; lower is better.
+    copy_share : see `evaluation.copy_share`.
     """
 
     kernel_distance: float
@@ -78,19 +77,6 @@ def score(
     )
 
 
-def kernel_distance(
-    volumes: Float32Array, others: Float32Array, train: Float32Array, space: Space
-) -> float:
-    """Returns the kernel distance of two sets of volumes, as in `HeldOut`.
-
-    Parameters
-    ----------
-    volumes, others, train : (n, maps, X, Y, Z) in physical units; the features are standardised
-        on `train`.
-    """
-    return _kernel_distance(*_features(volumes, others, train, space))
-
-
 def _features(
     volumes: Float32Array, others: Float32Array, train: Float32Array, space: Space
 ) -> tuple[Float64Array, ...]:
@@ -100,5 +86,5 @@ def _features(
 
 def _kernel_distance(made: Float64Array, new: Float64Array, known: Float64Array) -> float:
     first = (np.arange(len(made) + len(new)) < len(made)).astype(np.float64)[None]
-    statistic = kernel_statistic(np.concatenate([made, new]), median_distance(known))
+    statistic = kernel_distance(np.concatenate([made, new]), median_distance(known))
     return float(statistic(first, 1 - first)[0, 0])

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from evaluation.block_features import standardised
-from evaluation.comparison import Float64Array, Measure, Statistic, mean_difference
+from evaluation.comparison import Float64Array, Measure, mean_difference
 from evaluation.copy_search import BestMatch
+from evaluation.copy_share import nearest_distance, share_below_limit
 from evaluation.measurements import Measurements
 from evaluation.results import Answer, Finding
 
-# A held-out subject is nearer to a training subject than the limit with this probability.
-EXPECTED_SHARE = 0.05
 # The limit for copies lies this far from the best match of a new person towards identity.
 _COPY_LIMIT = 0.5
 _MAX_LISTED = 20
@@ -91,44 +89,6 @@ def _count_copies(
         name, label, "", count, count, count, 0.0, verdict="fail" if count else "pass",
         details=details,
     )  # fmt: skip
-
-
-def nearest_distance(points: Float64Array, train: Float64Array) -> Float64Array:
-    """Returns the distance of each of (n, d) points to the nearest of (m, d) others; (n,)."""
-    nearest: Float64Array = cdist(points, train).min(axis=1)
-    return nearest
-
-
-def share_below_limit(distance: Float64Array) -> Statistic:
-    """Returns the share of the first group below the 5 % quantile of the second.
-
-    Parameters
-    ----------
-    distance : (n,), of the pooled volumes.
-    """
-
-    def share(first: Float64Array, second: Float64Array) -> float:
-        limit = np.quantile(distance[second > 0], EXPECTED_SHARE)
-        return float((distance[first > 0] < limit).mean())
-
-    def statistic(first: Float64Array, second: Float64Array) -> Float64Array:
-        return np.array([share(a, b) for a, b in zip(first, second, strict=True)])[:, None]
-
-    return statistic
-
-
-def copy_share(synthetic: Float64Array, held_out: Float64Array, train: Float64Array) -> float:
-    """Returns the share of synthetic points nearer to a training point than 95 % of new ones.
-
-    A generator that copies nobody scores about `EXPECTED_SHARE`. With few held-out subjects the
-    limit is uncertain: of 20, it is near their smallest distance.
-
-    Parameters
-    ----------
-    synthetic, held_out, train : (n, d), (m, d) and (k, d) standardised features.
-    """
-    limit = np.quantile(nearest_distance(held_out, train), EXPECTED_SHARE)
-    return float((nearest_distance(synthetic, train) < limit).mean())
 
 
 def with_membership(answer: Answer, found: Finding) -> Answer:

@@ -15,6 +15,7 @@ from evaluation.comparison import Comparison, Measure
 from evaluation.controls import controls
 from evaluation.copies import plant_canaries
 from evaluation.copy_search import best_match, best_pair
+from evaluation.copy_share import copy_share
 from evaluation.measured_set import MeasuredSet
 from evaluation.measurement_grid import MeasurementGrid
 from evaluation.measurements import Measurements, measure_volumes
@@ -216,8 +217,8 @@ def test_copy_share_is_a_twentieth_of_new_points_and_all_of_copies() -> None:
     rng = np.random.default_rng(2)
     train, held_out, new = (rng.normal(size=(n, 20)) for n in (60, 400, 400))
     copies = train[rng.integers(60, size=200)] + 0.1 * rng.normal(size=(200, 20))
-    assert privacy.copy_share(new, held_out, train) == pytest.approx(0.05, abs=0.04)
-    assert privacy.copy_share(copies, held_out, train) == 1
+    assert copy_share(new, held_out, train) == pytest.approx(0.05, abs=0.04)
+    assert copy_share(copies, held_out, train) == 1
 
 
 def test_learning_from_noise_is_worse_and_adding_real_people_helps(grid: MeasurementGrid) -> None:

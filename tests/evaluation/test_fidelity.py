@@ -11,10 +11,10 @@ from evaluation.fidelity import (
     Neighbourhood,
     first_of_each_group,
     frechet_distance,
-    kernel_distance,
     neighbourhood,
     wasserstein_distance,
 )
+from evaluation.kernel_distance import kernel_distance
 from evaluation.ms_ssim import KERNEL, SCALES, SIGMA, pair_matrix, pair_scores
 from tests.evaluation.people import people
 
