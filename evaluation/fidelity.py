@@ -98,7 +98,7 @@ def principal_components(points: Float64Array, reference: Float64Array) -> Float
 
 
 def frechet_distance(points: Float64Array) -> Statistic:
-    """Returns the Frechet distance of Gaussians fitted to the groups (Dowson & Landau 1982, eq. 4).
+    """Returns the Frechet distance of Gaussians fitted to the groups (Dowson & Landau 1982).
 
     It is |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) with means m and covariances C.
 
