@@ -13,6 +13,7 @@ import click
 from contracts.console import command, progress, say
 from contracts.errors import UserError
 from contracts.params import load
+from contracts.tracking import resume_run
 from evaluation.finding import SCHEMA, Audit
 
 if TYPE_CHECKING:
@@ -170,10 +171,8 @@ def flat(audit: Audit) -> dict[str, Any]:
 
 
 def _log(record: Path, scores: dict[str, Any], name: str) -> None:
-    from services.tracking.run import resume
-
     try:
-        run = resume(json.loads(record.read_text())["run_id"])
+        run = resume_run(json.loads(record.read_text())["run_id"])
     except UserError as error:  # pulled models were trained elsewhere; the report stands anyway
         say(f"tracking: {error}")
         return

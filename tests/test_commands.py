@@ -17,7 +17,7 @@ MODULES = [
     "cohort.split",
     "training.train",
     "training.adapt",
-    "training.register",
+    "registry.register",
     "training.tune",
     "evaluation",
     "evaluation.evaluate",

@@ -15,8 +15,8 @@ from models.config import Dim
 from training.settings import AdaptSettings, HeldOutSettings
 
 if TYPE_CHECKING:
+    from contracts.tracking import Run
     from models.generator import Generator
-    from services.tracking.run import Run
     from training.dataset import Subjects
 
 
@@ -168,7 +168,14 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     )
     content = (settings, data.train.digest, original.digest)
     with stage.work_folder(f"adapt-{dim}", *content) as work:
-        run, tags = stage.open_run(f"{settings.method}-{dim}", "adapt", dim, settings, work.name)
+        run, tags = stage.open_run(
+            f"{settings.method}-{dim}",
+            "adapt",
+            dim,
+            settings,
+            work.name,
+            (base, stage.DERIVATIVES, stage.SPLIT),
+        )
         with run:
             result = adapt_generator(base, out, settings, held_out, data, work, run)
             generator = Generator.load(out)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from contracts.condition import Condition
+from contracts.tracking import Run, lineage, start_run
 from models.generator import Generator
-from services.tracking.experiment import DEFAULT
-from services.tracking.lineage import lineage
-from services.tracking.run import Run, start
 from training.gallery import sheet
 
 DERIVATIVES = Path("data/derivatives")
@@ -57,13 +55,16 @@ def flat(settings: Any, prefix: str = "") -> dict[str, str]:
 
 
 def open_run(
-    name: str, stage: str, dim: str, settings: Any, key: str
+    name: str, stage: str, dim: str, settings: Any, key: str, inputs: Sequence[Path]
 ) -> tuple[Run, dict[str, str]]:
-    """The MLflow run of a stage, continued after an interruption, and the lineage it carries."""
-    tags = lineage(split=SPLIT)
-    run = start(
-        DEFAULT, name, flat(settings), {"stage": stage, "dim": dim, **tags}, key=f"{name}-{key}"
-    )
+    """The run of a stage, continued after an interruption, and the lineage it carries.
+
+    Parameters
+    ----------
+    inputs : the files and folders of `data/` that the stage reads.
+    """
+    tags = lineage(inputs)
+    run = start_run(name, flat(settings), {"stage": stage, "dim": dim, **tags}, f"{name}-{key}")
     return run, tags
 
 

@@ -19,8 +19,8 @@ from models.config import Dim
 from training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from contracts.tracking import Run
     from models.generator import Generator
-    from services.tracking.run import Run
     from training.cache import Array
     from training.dataset import Part, Subjects
     from training.framing import Framed
@@ -63,7 +63,8 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     part = dataset.Part.find(stage.DERIVATIVES, stage.SPLIT, "base", "train", sites)
     out = stage.MODELS / dim / "base"
     with stage.work_folder(f"train-{dim}", settings, part.digest) as work:
-        run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name)
+        inputs = (stage.DERIVATIVES, stage.SPLIT)
+        run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name, inputs)
         with run:
             _prepare(dim, settings, part, work, run)
             started = time.monotonic()

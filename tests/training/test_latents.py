@@ -18,7 +18,7 @@ from models.generator import Generator
 from models.latent import LatentPrior
 from models.prior import Prior
 from models.stored import LATENT_FILE
-from services.tracking import start
+from services.tracking import start_run
 from tests.models.tiny import SPACE
 from tests.training.tiny_cohort import write_cohort
 from training import dataset
@@ -159,7 +159,7 @@ def test_an_adapter_of_a_latent_generator(project: Path, tmp_path: Path, trackin
     base = project / "data/models/3d/base"
     data = AdaptData.load(project / "data/derivatives", project / "data/split.json")
     settings = AdaptSettings(rank=2, steps=4, batch=2)
-    with start("tests", "adapt", {}, {}, key="adapt", uri=tracking_uri) as run:
+    with start_run("tests", "adapt", {}, {}, key="adapt", uri=tracking_uri) as run:
         adapt_generator(
             base, tmp_path / "out", settings, HeldOutSettings(4, 2), data, tmp_path / "work", run
         )
