@@ -8,6 +8,7 @@ target group is below that of the base. Otherwise the base is champion.
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -53,7 +54,7 @@ def write_record(models: dict[Dim, ModelDescription]) -> None:
     if REGISTRY.exists() and REGISTRY.read_text() == text:
         return
     REGISTRY.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = REGISTRY.with_suffix(".partial")
+    unfinished = REGISTRY.with_suffix(f".{os.getpid()}.partial")
     unfinished.write_text(text)
     # The old file may be a link into DVC's cache, which must not be written through.
     unfinished.replace(REGISTRY)
