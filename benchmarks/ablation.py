@@ -125,11 +125,11 @@ def _without_regression(
     from models.gaussian import design
     from models.prior import Prior
 
-    anyone = [Condition(50.0, "F")] * len(conditions)
+    same = [Condition(50.0, "F")] * len(conditions)
     whole = _prior_of(generator)
-    prior = Prior.fit(framed.standard, whole.mask, anyone, frame=whole.frame)
+    prior = Prior.fit(framed.standard, whole.mask, same, frame=whole.frame)
     coefficients = np.zeros_like(prior.coefficients)
-    coefficients[0] = np.tensordot(design(anyone[:1])[0], prior.coefficients, axes=1)
+    coefficients[0] = np.tensordot(design(same[:1])[0], prior.coefficients, axes=1)
     return _with_prior(generator, replace(prior, coefficients=coefficients))
 
 

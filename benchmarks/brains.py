@@ -13,7 +13,6 @@ from contracts.space import Space
 from models import representation
 from models.config import NetworkConfig, PathConfig
 from models.coverage import Coverage
-from models.dispersion import dispersed
 from models.generator import Generator
 from models.identity import GeneratorConfig
 from models.prior import Prior
@@ -58,7 +57,6 @@ def prepare(
     space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))
     seen = Framed.of(encoded, people(n), space, work, f"{n} {shape}")
     prior = Prior.fit(seen.standard, seen.reach, people(n), frame=seen.frame)
-    prior = dispersed(prior, encoded, people(n))
     names = tuple(m.name for m in MAPS)
     config = GeneratorConfig("3d", space, names, network, PathConfig(), Coverage.of(people(n)))
     generator = Generator(config, prior)

@@ -22,6 +22,9 @@ from contracts import paths
 from contracts.console import progress, say
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from benchmarks.contestants import Contestant, Sample
     from contracts.condition import Condition
     from training.dataset import Subjects
@@ -65,6 +68,12 @@ class Source:
         from training import dataset
 
         return dataset.load(self.derivatives, self.split, self.group, part)
+
+    def atlas(self) -> tuple[NDArray[np.int32], dict[int, str]] | None:
+        """The regions that the judge compares: labels and their names."""
+        from cohort.derivatives import Derivatives
+
+        return Derivatives.open(self.derivatives).atlas()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +156,6 @@ class Contest:
         import numpy as np
 
         from benchmarks.scores import Judge
-        from cohort.derivatives import Derivatives
         from contracts.maps import MAPS
         from evaluation import cohort
 
@@ -155,7 +163,7 @@ class Contest:
         judge = Judge.of(
             cohort.Cohort(train.volumes, train.conditions, train.ids),
             cohort.Cohort(test.volumes, test.conditions, test.ids),
-            train.space, MAPS, Derivatives.open(self.source.derivatives).atlas(),
+            train.space, MAPS, self.source.atlas(),
         )  # fmt: skip
         real = judge.scores("real", val.volumes, val.conditions)
         scored: list[dict[str, Any]] = [{"name": "real (val)", "scores": real}]

@@ -78,10 +78,10 @@ def test_quantiles_template_and_regression(
     loose = ablation._without_template(whole, seen, people).prior.start
     assert loose.frame is None
     assert loose.channels == whole.prior.start.channels - 3
-    alone = ablation._without_regression(whole, seen, people).prior.start
-    young, old = alone.mean(PEOPLE)
+    equal = ablation._without_regression(whole, seen, people).prior.start
+    young, old = equal.mean(PEOPLE)
     np.testing.assert_array_equal(young, old)
-    np.testing.assert_allclose(young, seen.standard.mean(axis=0) * alone.mask, atol=1e-4)
+    np.testing.assert_allclose(young, seen.standard.mean(axis=0) * equal.mask, atol=1e-4)
     assert np.ptp(whole.prior.start.mean(PEOPLE), axis=0).max() > 0.01
 
 
