@@ -56,7 +56,8 @@ def preparation(folder: Path | None = None) -> float:
     found = result.read("scaling", folder)
     if found is None:
         raise UserError(
-            f"no scaling.json in {folder or result.RESULTS}: run `python -m benchmarks.scaling` first"
+            f"no scaling.json in {folder or result.RESULTS}: run "
+            "`python -m benchmarks.scaling` first"
         )
     most = max(found.rows, key=lambda row: (row["voxels"], row["subjects"]))
     return float(most["prepare_seconds_per_volume"] / most["voxels"])
