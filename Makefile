@@ -11,6 +11,19 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export HF_HUB_OFFLINE := 1
+# Threads that wait for others must not spin: see contracts/__init__.py.
+export OMP_WAIT_POLICY ?= PASSIVE
+# Makes the registry equal to data/models and data/reports. DVC cannot know whether it is: another
+# tracking server, an older commit or a pull changes that without changing any dependency.
+REGISTER := python -m training.register
+# DVC removes a stage's outputs before it runs the stage. They are not marked `persist`, since DVC
+# would then train again what its cache holds, e.g. after a `git revert`.
+REPRO = trap : INT TERM; dvc repro || { code=$$?; \
+  echo "The chain was stopped. The same command goes on where it was. To have the last outputs of" \
+    "the stopped stage back instead: dvc checkout" >&2; exit $$code; }
+# Besides the headline metrics only the parameters that differ; no hashes of code and data.
+COLUMNS_SHOWN = --only-changed --keep 'data/reports/metrics-' \
+  --drop '.*\.(py|lock|html)$$|data/[^:]*$$'
 READY := $(VENV)/.ready
 
 help: ## list the targets
@@ -27,11 +40,26 @@ $(READY): pyproject.toml requirements.lock
 install: $(READY) ## make .venv with the pinned dependencies
 
 demo: $(READY) ## the whole chain on the simulated cohort, then the table of scores
-	@if dvc status --quiet; then echo "Nothing to do: the chain is up to date."; else dvc repro; fi
+	@if dvc status --quiet; then echo "Nothing to do: the chain is up to date."; else $(REPRO); fi
+	@$(REGISTER)
 	@python -m evaluation.summary
 
 repro: $(READY) ## run what a change of data, code or params.yaml made stale
-	dvc repro
+	@$(REPRO)
+	@$(REGISTER)
+
+pull: $(READY) ## fetch what somebody pushed to the DVC remote, and register its generators
+	@dvc pull || { code=$$?; \
+	  echo "The remote does not hold all that dvc.lock records. The lock of a fresh clone is that of" \
+	    "a simulated cohort, which nobody stores: make it with \`make demo\`. For data of a lab," \
+	    "have them pushed with \`dvc push\`, and name their place with \`dvc remote\`." >&2; exit $$code; }
+	@$(REGISTER)
+
+stages: $(READY) ## write the code that each stage depends on into dvc.yaml
+	python -m infra.stages
+
+experiments: $(READY) ## the last ten commits with their headline metrics and what differs
+	@dvc exp show --num 10 $(COLUMNS_SHOWN)
 
 tune: $(READY) ## bi-level search over what to adapt and how
 	python -m training.tune
@@ -58,6 +86,6 @@ lint: $(READY) ## ruff and mypy
 	mypy
 
 clean: ## remove what the chain made; keeps .venv and the DVC cache
-	rm -rf data/bids data/derivatives data/models data/reports data/work data/split.json mlruns
+	rm -rf data/bids data/derivatives data/template data/models data/reports data/work data/split.json mlruns
 
-.PHONY: help install demo repro tune ui serve test acceptance bench lint clean
+.PHONY: help install demo repro pull stages experiments tune ui serve test acceptance bench lint clean

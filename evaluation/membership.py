@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from evaluation.cohort import Cohort
 from evaluation.profile import BACKGROUND_MD
-from models.denoiser import condition_vector
+from models.diffusion.denoiser import condition_vector
 from models.generator import Generator
 
 Table = NDArray[np.float64]
@@ -27,14 +27,13 @@ def losses(generator: Generator, cohort: Cohort, seed: int = 0) -> Table:
     """
     import torch
 
-    from models.loss import errors
+    from models.diffusion.loss import errors
 
     n = min(len(cohort), _MOST)
     volumes, conditions = cohort.volumes[:n], list(cohort.conditions[:n])
     md = [m.name for m in generator.maps].index("md")
     encoded = generator.encode(volumes, volumes[:, md] > BACKGROUND_MD)
     residual = torch.from_numpy(generator.prior.residual(encoded, conditions))
-    mean = torch.from_numpy(generator.prior.start.mean(conditions))
     condition = condition_vector(conditions, generator.sites)
     rng = np.random.default_rng(seed)
     out = np.zeros(n)
@@ -57,7 +56,7 @@ def losses(generator: Generator, cohort: Cohort, seed: int = 0) -> Table:
                     slices = torch.from_numpy(chosen).expand(_TOGETHER, -1)
                 total, count = errors(
                     denoiser, residual[rows], t, noise,
-                    condition[rows], mean[rows], slices,
+                    condition[rows], slices,
                 )  # fmt: skip
                 alone = (total / count).numpy()
                 for row, value in dict(zip(rows, alone, strict=True)).items():

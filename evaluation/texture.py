@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort.regression import design, regress
 from contracts.condition import Condition
 from contracts.maps import MapSpec
 from evaluation.comparison import Measure, Statistic, Table, mean_difference, weights
 from evaluation.profile import BACKGROUND_MD
-from models.gaussian import design, regress
 
 Array = NDArray[np.float32]
 
@@ -33,7 +33,7 @@ class Expectation:
 
     Parameters
     ----------
-    coefficients : (4, maps, voxels) regression on `models.gaussian.design`, network range.
+    coefficients : (4, maps, voxels) regression on `cohort.regression.design`, network range.
     spread : (maps, voxels), standard deviation around it.
     mask : (X, Y, Z), the voxels.
     """

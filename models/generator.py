@@ -14,26 +14,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cohort import channels
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import MapSpec, map_spec
 from contracts.space import Space
-from models import representation, stored
+from models import checkpoint
 from models.config import Dim, SamplerName
 from models.coverage import Coverage
-from models.curves import FARTHEST
-from models.denoiser import Denoiser, Estimate, condition_vector
-from models.identity import GeneratorConfig, from_json, identity, to_json
-from models.latent import LatentPrior
-from models.prior import Prior
-from models.sampler import OnStep, Sampler
+from models.diffusion.denoiser import Denoiser, Estimate, condition_vector
+from models.diffusion.sampler import OnStep, Sampler
+from models.generator_config import GeneratorConfig, from_json, identity, to_json
+from models.prior.prior import Prior
+from models.prior.quantiles import CLIP
 
 Array = NDArray[np.float32]
 
 CONFIG_FILE = "generator.json"
-# Volumes are always denoised two at a time, the last one beside itself where it is alone: the
-# sums inside a convolution may be ordered by batch size, and a sample must not depend on that.
-# (PyTorch also takes a path about four times slower for a single volume on CPUs.)
+# Volumes are always denoised two at a time, the last one beside a copy of itself where it would be
+# alone: the sums inside a convolution may be ordered by batch size, and a sample must not depend on
+# that. (PyTorch also takes a path about four times slower for a single volume on CPUs.)
 _TOGETHER = 2
 
 
@@ -49,13 +49,13 @@ class Generator:
     def __init__(
         self,
         config: GeneratorConfig,
-        prior: Prior | LatentPrior,
+        prior: Prior,
         denoiser: Denoiser | None = None,
     ) -> None:
         self.config = config
         self.prior = prior
         self.denoiser = denoiser or Denoiser(
-            config.dim, prior.start, config.network, config.path, config.drop_condition > 0
+            config.dim, prior, config.network, config.path.path, config.drop_condition > 0
         )
         self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
@@ -95,12 +95,8 @@ class Generator:
         return self.config.provenance
 
     def encode(self, volumes: Array, masks: NDArray[np.bool_]) -> Array:
-        """Volumes in physical units as the generator sees them, see `models.representation`."""
-        return representation.encode(volumes, masks, self.maps)
-
-    def decode(self, residual: Array, conditions: Sequence[Condition]) -> Array:
-        """Volumes in physical units of what the denoiser makes of these people."""
-        return representation.decode(self.prior.volume(residual, conditions), self.maps)
+        """Returns volumes in physical units as the generator sees them; see `cohort.channels`."""
+        return channels.encode(volumes, masks, self.maps)
 
     def sample(
         self,
@@ -112,7 +108,7 @@ class Generator:
         guidance: float = 1.0,
         masks: NDArray[np.bool_] | None = None,
     ) -> Array:
-        """Draw one volume per condition.
+        """Draws one volume per condition.
 
         A sample is fixed by its condition, seed, steps, sampler and guidance alone: neither the
         other samples nor their order change it. Another number of torch threads, or another
@@ -129,9 +125,10 @@ class Generator:
             most of age and sex, and the closed-form Gaussian are not touched: guidance amplifies
             what the network adds for the condition beyond that regression.
         masks : (n, X, Y, Z), brains that the volumes are to have, instead of random ones. The
-            outline is a channel of what is generated and is held at the mask's level set on the
-            way; FA and MD follow it. Where that set lies beyond 3 standard deviations of the
-            training subjects', at their condition, FA and MD follow the nearest one within.
+            signed distance to the boundary is a channel of what is generated and is held at that
+            of the mask; FA and MD follow it. Where it lies beyond 3 standard deviations of the
+            training subjects' distances, at their condition, FA and MD follow the nearest one
+            within.
 
         Returns
         -------
@@ -154,7 +151,7 @@ class Generator:
             raise ValueError(
                 f"expected one seed per condition, got {len(conditions)}, {len(seeds)}"
             )
-        levels = None if masks is None else self._levels(masks, len(seeds))
+        distances = None if masks is None else self._distances(masks, len(seeds))
         out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
         total = steps * -(-len(seeds) // _TOGETHER)
         chosen_sampler = self._sampler(sampler or self.config.path.sampler, steps)
@@ -173,7 +170,7 @@ class Generator:
                 chosen_sampler,
                 report,
                 guidance,
-                None if levels is None else levels[chosen],
+                None if distances is None else distances[chosen],
             )
             out[start : start + _TOGETHER] = drawn[: len(seeds) - start]
         return out
@@ -185,17 +182,13 @@ class Generator:
         sampler: Sampler,
         on_step: OnStep | None,
         guidance: float,
-        levels: Array | None,
+        distances: Array | None,
     ) -> Array:
         device = self.denoiser.mask.device
-        start = self.prior.start
-        shape = (start.channels, *start.mask.shape)
-        if isinstance(self.prior, LatentPrior):
-            self.prior.autoencoder.to(device)
+        shape = (self.prior.channels, *self.prior.mask.shape)
         # NumPy's stream is fixed across versions and devices, torch's is not.
         streams = [np.random.default_rng(seed) for seed in seeds]
         condition = condition_vector(conditions, self.sites).to(device)
-        mean = torch.from_numpy(start.mean(conditions)).to(device)
         self.denoiser.eval()
 
         def draw() -> Tensor:
@@ -204,28 +197,24 @@ class Generator:
 
         def denoise(x: Tensor, t: float) -> Estimate:
             time = torch.full((len(x),), t, device=device)
-            estimate: Estimate = self.denoiser(x, time, condition, mean)
+            estimate: Estimate = self.denoiser(x, time, condition)
             if guidance != 1:
                 everyone = torch.ones(len(x), dtype=torch.bool, device=device)
-                null = self.denoiser(x, time, condition, mean, withheld=everyone)
+                null = self.denoiser(x, time, condition, withheld=everyone)
                 estimate = estimate.guided(null, guidance)
-            return estimate.bounded(FARTHEST) if self.config.path.unbounded else estimate
+            # Near the noise, DDPM divides an error of the network by next to no signal.
+            return estimate.clipped(CLIP) if self.config.path.path == "ddpm" else estimate
 
         given = None
-        if levels is not None:
-            given = torch.from_numpy(start.outlined(levels, conditions)).to(device)
+        if distances is not None:
+            given = torch.from_numpy(self.prior.from_boundary(distances, conditions)).to(device)
         with torch.inference_mode():
             residual = sampler(denoise, draw, self.denoiser.mask, on_step, given)
-        channels = self.prior.volume(residual.cpu().numpy(), conditions, levels)
-        return representation.decode(channels, self.maps)
+        encoded = self.prior.volume(residual.cpu().numpy(), conditions, distances)
+        return channels.decode(encoded, self.maps)
 
-    def _levels(self, masks: NDArray[np.bool_], count: int) -> Array:
-        """Level sets of brain masks, (n, X, Y, Z), once it is clear that they can be had."""
-        if isinstance(self.prior, LatentPrior):
-            raise UserError(
-                "masks cannot be given to a latent generator, whose latents mix outline and maps: "
-                "use one that sees voxels (train.3d.latent: null)"
-            )
+    def _distances(self, masks: NDArray[np.bool_], count: int) -> Array:
+        """Checks brain masks and returns their signed distances, (n, X, Y, Z)."""
         expected = (count, *self.space.shape)
         if masks.shape != expected or masks.dtype != np.bool_:
             raise UserError(
@@ -242,40 +231,42 @@ class Generator:
                     "subject has brain: register it to the space of the generator, or intersect "
                     "it with Generator.prior.mask"
                 )
-        return np.stack([representation.level_set(mask) for mask in masks])
+        return np.stack([channels.signed_distance(mask) for mask in masks])
 
     def _sampler(self, name: SamplerName, steps: int) -> Sampler:
         key = name, steps, self.denoiser.mask.device  # training moves it
         if key not in self._samplers:
-            self._samplers[key] = Sampler(name, self.denoiser.path, self.denoiser.waves, steps)
+            self._samplers[key] = Sampler(name, self.denoiser.path, self.denoiser.basis, steps)
         return self._samplers[key]
 
     def with_provenance(self, provenance: dict[str, Any]) -> Generator:
-        """The same generator with another provenance."""
+        """Returns the same generator with another provenance."""
         return Generator(replace(self.config, provenance=provenance), self.prior, self.denoiser)
 
     @property
     def digest(self) -> str:
         """Short hash of everything that shapes its samples."""
         content = hashlib.sha256(json.dumps(identity(self.config, self.sites)).encode())
-        for name, tensor in sorted(stored.all_tensors(self.denoiser.network, self.prior).items()):
+        for name, tensor in sorted(
+            checkpoint.all_tensors(self.denoiser.network, self.prior).items()
+        ):
             content.update(name.encode())
             content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()[:16]
 
     def save(self, folder: Path) -> None:
-        """Write generator.json and safetensors files into `folder`; nothing is pickled."""
+        """Writes generator.json and safetensors files into `folder`; nothing is pickled."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        for name, tensors in stored.files(self.denoiser.network, self.prior).items():
+        for name, tensors in checkpoint.files(self.denoiser.network, self.prior).items():
             save_file(tensors, folder / name)
         content = {**to_json(self.config, self.sites), "digest": self.digest}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
-        """Read what `save` wrote.
+        """Reads what `save` wrote.
 
         Raises
         ------
@@ -290,8 +281,8 @@ class Generator:
         try:
             content = json.loads(path.read_text())
             config, sites = from_json(content)
-            generator = cls(config, stored.load_prior(folder, config.latent, sites))
-            generator.denoiser.network.load_state_dict(load_file(folder / stored.WEIGHTS_FILE))
+            generator = cls(config, checkpoint.load_prior(folder, sites))
+            generator.denoiser.network.load_state_dict(load_file(folder / checkpoint.WEIGHTS_FILE))
         except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cohort.derivatives import map_name
 from contracts import volume
+from contracts.bids import map_name
 from contracts.errors import UserError
 from contracts.maps import map_spec
 from models.config import Dim

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from contracts import closure, paths
 from contracts.console import command, say
 from contracts.params import load
 from models.config import Dim
 from training.settings import AdaptSettings, HeldOutSettings
 
 if TYPE_CHECKING:
+    from cohort.subjects import Subjects
     from models.generator import Generator
     from services.tracking.run import Run
-    from training.dataset import Subjects
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,11 @@ class AdaptData:
     @classmethod
     def load(cls, derivatives: Path, split: Path) -> AdaptData:
         """Read target-train and target-val."""
-        from training import dataset
+        from cohort import subjects
 
         return cls(
-            dataset.load(derivatives, split, "target", "train"),
-            dataset.load(derivatives, split, "target", "val"),
+            subjects.load(derivatives, split, "target", "train"),
+            subjects.load(derivatives, split, "target", "val"),
         )
 
 
@@ -82,9 +83,10 @@ def adapt_generator(
     UserError : if the base is missing or was never trained.
     """
     from evaluation.held_out import score
-    from models.adapters.adapter import ADAPTER_FILE, build
+    from models.adapters.adapter import ADAPTER_FILE
+    from models.adapters.files import build
     from models.coverage import Coverage
-    from models.denoiser import Denoiser
+    from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
     from training import stage
     from training.dataset import Residuals
@@ -97,7 +99,7 @@ def adapt_generator(
         prior = prior.with_gain(encoded, data.train.conditions)
     config = original.config
     denoiser = Denoiser(
-        original.dim, prior.start, config.network, config.path, original.denoiser.null_token
+        original.dim, prior, config.network, config.path.path, original.denoiser.null_token
     )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     coverage = Coverage.of(data.train.conditions)
@@ -155,8 +157,8 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     from models.generator import Generator
     from training import stage
 
-    data = AdaptData.load(stage.DERIVATIVES, stage.SPLIT)
-    base, out = stage.MODELS / dim / "base", stage.MODELS / dim / "adapted"
+    data = AdaptData.load(paths.DERIVATIVES, paths.SPLIT)
+    base, out = paths.MODELS / dim / "base", paths.MODELS / dim / "adapted"
     original: Generator = Generator.load(base)
     before = score(
         original,
@@ -166,14 +168,20 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
         held_out.samples,
         held_out.steps,
     )
-    content = (settings, data.train.digest, original.digest)
+    content = (
+        settings,
+        data.train.digest,
+        original.digest,
+        closure.digest("training.adapt"),
+    )
     with stage.work_folder(f"adapt-{dim}", *content) as work:
         run, tags = stage.open_run(f"{settings.method}-{dim}", "adapt", dim, settings, work.name)
         with run:
-            result = adapt_generator(base, out, settings, held_out, data, work, run)
-            generator = Generator.load(out)
-            generator.with_provenance({**generator.provenance, **tags}).save(out)
-            stage.write_json(out / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
+            with stage.replaced(out) as folder:
+                result = adapt_generator(base, folder, settings, held_out, data, work, run)
+                generator = Generator.load(folder)
+                generator.with_provenance({**generator.provenance, **tags}).save(folder)
+                stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
             run.tags({"digest": generator.digest, "group": "target", "base": original.digest})
             run.artifact(out / "generator.json")
             run.metrics(
@@ -197,8 +205,8 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
                 "adapter_bytes": result.adapter_bytes,
                 "final_loss": result.final_loss,
             }
-            stage.write_json(stage.REPORTS / f"adapt-{dim}.json", scores)
-            curve = stage.REPORTS / f"adapt-{dim}.csv"
+            stage.write_json(paths.REPORTS / f"adapt-{dim}.json", scores)
+            curve = paths.REPORTS / f"adapt-{dim}.csv"
             curve.write_bytes((work / "curve.csv").read_bytes())
     say(
         f"{out}: {result.trainable} of the network's parameters trained "

@@ -5,25 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from contracts.console import progress, say
 from contracts.errors import UserError
-from models.denoiser import Denoiser
-from models.loss import errors
+from models.diffusion.denoiser import Denoiser
+from models.diffusion.loss import errors
 from training.dataset import Residuals
 from training.settings import LoopSettings
 
 Log = Callable[[dict[str, float], int], None]
 Preview = Callable[[int], None]
 Batch = tuple[Tensor | None, ...]
-# (step, number of the batch within it, device), which alone it depends on.
-Draw = Callable[[int, int, torch.device], Batch]
 
 _LOG_EVERY = 20
 _PREVIEWS = 2
@@ -52,34 +52,7 @@ def fit(
     preview: Preview,
     what: str,
 ) -> float:
-    """Train `trainable` parameters of `denoiser` in place, as `optimise` does."""
-    denoiser.network.recompute(settings.recompute)
-    loss = optimise(
-        _Objective(denoiser),
-        trainable,
-        lambda *batch: _batch(data, denoiser, settings, *batch),
-        settings,
-        work,
-        log,
-        preview,
-        what,
-    )
-    denoiser.network.recompute(False)
-    denoiser.eval()
-    return loss
-
-
-def optimise(
-    objective: nn.Module,
-    trainable: Sequence[nn.Parameter],
-    draw: Draw,
-    settings: LoopSettings,
-    work: Path,
-    log: Log,
-    preview: Preview,
-    what: str,
-) -> float:
-    """Train `trainable` parameters of `objective` in place; their moving average remains.
+    """Trains parameters of a denoiser in place; their moving average remains.
 
     A run that was stopped goes on from the checkpoint in `work`. The p-th of P processes takes the
     batches p, P + p, 2 P + p ... of a step; a batch's subjects, times and noise are drawn from
@@ -90,9 +63,7 @@ def optimise(
 
     Parameters
     ----------
-    objective : gives the sum of a batch's errors, and the number of values summed. It ends on
-        the CPU.
-    draw : makes the batches.
+    trainable : the parameters; all others of the denoiser are frozen. It ends on the CPU.
     work : folder for `checkpoint.pt`, which is removed by the caller when its work is saved.
     log : called with metrics and the step.
     preview : called with the step `_PREVIEWS` times on the way, the averaged weights in place.
@@ -106,6 +77,8 @@ def optimise(
     ------
     UserError : if the loss is not a finite number.
     """
+    objective = _Objective(denoiser)
+    denoiser.network.recompute(settings.recompute)
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process
     for parameter in objective.parameters():
@@ -122,11 +95,12 @@ def optimise(
     if settings.compile and device.type == "cuda":
         ready = torch.compile(objective, dynamic=False)  # type: ignore[assignment]
     ready, prepared = accelerator.prepare(ready, optimizer)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, settings=settings))
     average = [p.detach().clone() for p in trainable]
     losses: list[float] = []
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
-        losses = _restore(checkpoint, trainable, average, optimizer)
+        losses = _restore(checkpoint, trainable, average, optimizer, schedule)
         if main:
             say(f"{what}: goes on from step {len(losses)}")
 
@@ -134,13 +108,15 @@ def optimise(
     first, processes = accelerator.process_index, accelerator.num_processes
     numbers = range(first, settings.accumulate * processes, processes)
     steps: Iterable[int] = range(len(losses), settings.steps)
-    batches = (draw(step, number, device) for step in steps for number in numbers)
+    batches = (
+        _batch(data, denoiser, settings, step, number, device)
+        for step in steps
+        for number in numbers
+    )
     batch = next(batches, ())
     if main:
         steps = progress(steps, settings.steps, what, done=len(losses))
     for step in steps:
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * _schedule(step, settings)
         sums = torch.zeros(2, device=device)
         for number in numbers:
             last = number == numbers[-1]
@@ -150,15 +126,17 @@ def optimise(
                 accelerator.backward(error)
             sums += torch.stack([error.detach(), count])
             batch = next(batches, ())  # while a GPU is still at work
-        # Over all values of the step. Processes have averaged their gradients, not summed them.
+        # The mean is taken over all values of the step. Accelerate has averaged the gradients of
+        # the processes, not summed them.
         total, count = accelerator.reduce(sums, "sum")
         torch._foreach_mul_([p.grad for p in trainable if p.grad is not None], processes / count)
         accelerator.clip_grad_norm_(trainable, settings.clip)
         prepared.step()
         prepared.zero_grad()
+        schedule.step()
         decay = min(settings.ema, (1 + step) / (10 + step))
-        with torch.no_grad():
-            torch._foreach_lerp_(average, [p.detach() for p in trainable], 1 - decay)
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        update(average, [p.detach() for p in trainable], step)
         losses.append(float(total / count))
         if not math.isfinite(losses[-1]):
             raise UserError(
@@ -176,21 +154,23 @@ def optimise(
             _swap(trainable, average)
             ready.train()
         if done or (step + 1) % settings.checkpoint_every == 0:
-            _store(checkpoint, trainable, average, optimizer, losses)
+            _store(checkpoint, trainable, average, optimizer, schedule, losses)
 
     accelerator.wait_for_everyone()
     _swap(trainable, average)
     objective.to("cpu")
+    denoiser.network.recompute(False)
+    denoiser.eval()
     return float(np.mean(losses[-max(settings.steps // 10, 1) :]))
 
 
 def is_first() -> bool:
-    """Whether this is the only process, or the first of several that train together."""
+    """Returns whether this is the only process, or the first of several that train together."""
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def _accelerator() -> Any:
-    """This process's part in the training: device, precision, the processes beside it."""
+    """Returns this process's part in the training: device, precision, the other processes."""
     from accelerate import Accelerator
 
     gpu = torch.cuda.is_available()
@@ -207,7 +187,8 @@ def _swap(trainable: Sequence[nn.Parameter], average: Sequence[Tensor]) -> None:
             value.copy_(held)
 
 
-def _schedule(step: int, settings: LoopSettings) -> float:
+def _rate(step: int, settings: LoopSettings) -> float:
+    """Returns the share of the learning rate at a step: it rises, holds, and falls to zero."""
     rise = min(1.0, (step + 1) / max(settings.warmup, 1))
     late = max(0.0, 2 * step / settings.steps - 1)
     return rise * 0.5 * (1 + math.cos(math.pi * late))
@@ -221,9 +202,9 @@ def _batch(
     number: int,
     device: torch.device,
 ) -> Batch:
-    generator, source = streams(settings, step, number, device)
+    generator, source = _generators(settings, step, number, device)
     chosen = torch.randint(len(data), (settings.batch,), generator=generator)
-    residual, condition, mean = data.rows(chosen)
+    residual, condition = data.rows(chosen)
     noise = torch.randn(residual.shape, generator=source, device=device)
     t = denoiser.path.draw(settings.batch, generator)
     slices = None
@@ -233,15 +214,17 @@ def _batch(
     withheld = None
     if settings.drop_condition:
         withheld = torch.rand(settings.batch, generator=generator) < settings.drop_condition
-    batch = (residual, t, noise, condition, mean, slices, withheld)
+    batch = (residual, t, noise, condition, slices, withheld)
     return tuple(None if b is None else b.to(device, non_blocking=True) for b in batch)
 
 
-def streams(
+def _generators(
     settings: LoopSettings, step: int, number: int, device: torch.device
 ) -> tuple[torch.Generator, torch.Generator]:
-    """What a batch is drawn from: its choices, and its noise on the device, since drawing a large
-    batch's on one core takes as long as a GPU's step."""
+    """Returns the random generators of a batch's choices and of its noise.
+
+    The noise is drawn on the device: on one core of a CPU it takes as long as a GPU's step.
+    """
     seed = int(np.random.SeedSequence([settings.seed, step, number]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(seed)
     if device.type == "cuda":
@@ -254,14 +237,17 @@ def _store(
     trainable: Sequence[nn.Parameter],
     average: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
     losses: list[float],
 ) -> None:
+    """Writes a checkpoint. (Accelerate's would hold the frozen weights as well.)"""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     content = {
         "weights": [p.detach().cpu() for p in trainable],
         "average": [a.cpu() for a in average],
         "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
         "losses": losses,
     }
     torch.save(content, partial)
@@ -273,7 +259,9 @@ def _restore(
     trainable: Sequence[nn.Parameter],
     average: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
 ) -> list[float]:
+    """Reads a checkpoint; returns the losses so far."""
     # weights_only: tensors and plain values, no code.
     content = torch.load(path, map_location="cpu", weights_only=True)
     with torch.no_grad():
@@ -282,5 +270,6 @@ def _restore(
         for mean, value in zip(average, content["average"], strict=True):
             mean.copy_(value)
     optimizer.load_state_dict(content["optimizer"])
+    schedule.load_state_dict(content["schedule"])
     losses: list[float] = content["losses"]
     return losses

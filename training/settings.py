@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.config import LatentConfig, NetworkConfig, PathConfig
+from models.config import NetworkConfig, PathConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class LoopSettings:
         is usual. 0, the default: never, all steps are spent on the conditions.
     checkpoint_every : steps between checkpoints.
     recompute : keep a third of the activations and compute the others again, see
-        `models.network.PatchUNet.recompute`; for volumes that a GPU's memory cannot hold.
+        `models.diffusion.network.PatchUNet.recompute`; for volumes that a GPU's memory cannot hold.
     compile : compile the network and its loss on a GPU; it starts minutes later. On a CPU, where
         it gains nothing, it is left out.
     """
@@ -59,27 +59,6 @@ class LoopSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class LatentSettings:
-    """Section `train.3d.latent`: the autoencoder, and how it is trained before the network.
-
-    Parameters
-    ----------
-    autoencoder : its size.
-    loop : as for the network; its loss is the mean absolute error of the residual.
-    divergence : weight of the Kullback-Leibler divergence of the posterior from N(0, 1), mean over
-        latents.
-    """
-
-    autoencoder: LatentConfig
-    loop: LoopSettings
-    divergence: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.divergence < 0:
-            raise ValueError(f"expected divergence >= 0, found {self.divergence}")
-
-
-@dataclass(frozen=True, slots=True)
 class TrainSettings:
     """Section `train.2d` or `train.3d`.
 
@@ -87,14 +66,12 @@ class TrainSettings:
     ----------
     condition_on_site : tell regression and network the `site` of participants.tsv, so that
         samples can be asked for one. For cohorts of several scanners.
-    latent : 3D only: the network sees latents in place of voxels.
     """
 
     network: NetworkConfig
     path: PathConfig
     loop: LoopSettings
     condition_on_site: bool = False
-    latent: LatentSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +82,7 @@ class AdaptSettings:
     ----------
     method : how weights are changed.
     rank, targets : see `models.adapters.lora.LoRA`.
-    site_gain : also fit the site's factor on each map (`models.prior.Prior.gain`).
+    site_gain : also fit the site's factor on each map (`models.prior.prior.Prior.gain`).
     steps, batch, slices, learning_rate : as in `LoopSettings`.
     """
 

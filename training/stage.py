@@ -11,18 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from contracts import paths
 from contracts.condition import Condition
 from models.generator import Generator
 from services.tracking.experiment import DEFAULT
 from services.tracking.lineage import lineage
 from services.tracking.run import Run, start
 from training.gallery import sheet
-
-DERIVATIVES = Path("data/derivatives")
-SPLIT = Path("data/split.json")
-MODELS = Path("data/models")
-REPORTS = Path("data/reports")
-WORK = Path("data/work")
 
 # Runs are compared by the same two people, drawn from the same seeds.
 PREVIEW_CONDITIONS = (Condition(30.0, "F"), Condition(75.0, "M"))
@@ -36,13 +31,31 @@ def work_folder(name: str, *content: Any) -> Iterator[Path]:
 
     Parameters
     ----------
-    content : everything that the work depends on; another content is another folder.
+    content : everything that the work depends on, code included (`contracts.closure.digest`);
+        another content is another folder.
     """
     key = hashlib.sha256(repr(content).encode()).hexdigest()[:12]
-    folder = WORK / f"{name}-{key}"
+    folder = paths.WORK / f"{name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` when it is whole.
+
+    Until then, also after a kill, the last good output stays.
+    """
+    partial, old = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
+    for leftover in (partial, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def flat(settings: Any, prefix: str = "") -> dict[str, str]:
@@ -60,7 +73,7 @@ def open_run(
     name: str, stage: str, dim: str, settings: Any, key: str
 ) -> tuple[Run, dict[str, str]]:
     """The MLflow run of a stage, continued after an interruption, and the lineage it carries."""
-    tags = lineage(split=SPLIT)
+    tags = lineage(split=paths.SPLIT)
     run = start(
         DEFAULT, name, flat(settings), {"stage": stage, "dim": dim, **tags}, key=f"{name}-{key}"
     )

@@ -1,4 +1,4 @@
-"""The stage `train`: fit a base generator of one dimension to the base group."""
+"""The stage `train`: fits a base generator of one dimension to the base group."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from contracts import closure, paths
 from contracts.condition import Condition
 from contracts.console import command, say
 from contracts.errors import UserError
@@ -19,22 +20,21 @@ from models.config import Dim
 from training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from cohort.subjects import SubjectFiles, Subjects
+    from cohort.template_files import TemplateFiles
     from models.generator import Generator
     from services.tracking.run import Run
-    from training.cache import Array
-    from training.dataset import Part, Subjects
-    from training.framing import Framed
-    from training.loop import Log
+    from training.relative import RelativeSubjects
 
-# A site's difference from the others, and what is left to its subjects' spread.
+# A site needs as many subjects for its difference from the others and the spread of its own.
 _FEWEST_OF_SITE = 5
-# In the work folder: the untrained generator and the trained one.
+# Folders in the work folder: the untrained generator and the trained one.
 _START, _TRAINED = "start", "trained"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What each of the processes that train a base generator is told."""
+    """What each of the processes that train a base generator gets."""
 
     settings: TrainSettings
     conditions: tuple[Condition, ...]
@@ -43,7 +43,7 @@ class Task:
 
 
 def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
-    """Train, save to ``data/models/<dim>/base`` and log the run.
+    """Trains, saves to ``data/models/<dim>/base`` and logs the run.
 
     Parameters
     ----------
@@ -54,18 +54,21 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     UserError : if data are missing, the cluster is too small, or the loss stops being a finite
         number.
     """
+    from cohort.subjects import SubjectFiles
+    from cohort.template_files import TemplateFiles
     from models.generator import Generator
     from services.compute.group import together
-    from training import dataset, stage
-    from training.ceiling import ceiling
+    from training import stage
 
     sites = settings.condition_on_site
-    part = dataset.Part.find(stage.DERIVATIVES, stage.SPLIT, "base", "train", sites)
-    out = stage.MODELS / dim / "base"
-    with stage.work_folder(f"train-{dim}", settings, part.digest) as work:
+    part = SubjectFiles.find(paths.DERIVATIVES, paths.SPLIT, "base", "train", sites)
+    files = TemplateFiles.open(paths.TEMPLATE)
+    content = (settings, part.digest, files.digest(part.ids), closure.digest("training.train"))
+    out = paths.MODELS / dim / "base"
+    with stage.work_folder(f"train-{dim}", *content) as work:
         run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name)
         with run:
-            _prepare(dim, settings, part, work, run)
+            _prepare(dim, settings, part, files, work)
             started = time.monotonic()
             task = Task(settings, part.conditions, work.resolve(), run)
             loss = together(fit_base, task, workers)
@@ -73,8 +76,9 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
             generator = Generator.load(work / _TRAINED).with_provenance(
                 {"stage": "train", "group": "base", "subjects": len(part.ids), **tags}
             )
-            generator.save(out)
-            stage.write_json(out / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
+            with stage.replaced(out) as folder:
+                generator.save(folder)
+                stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
             run.tags({"digest": generator.digest, "group": "base"})
             run.artifact(out / "generator.json")
             if workers > 1:  # the last picture is kept by the handle that logged it
@@ -86,65 +90,56 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
                 "steps": settings.loop.steps,
                 "final_loss": round(loss, 5),
             }
-            if settings.latent:
-                held_out = dataset.load(stage.DERIVATIVES, stage.SPLIT, "base", "val")
-                scores["ceiling"] = ceiling(generator, part.load(), held_out)
             run.metrics({"train/final_loss": loss, "train/seconds": seconds})
-            stage.write_json(stage.REPORTS / f"train-{dim}.json", scores)
-            curve = stage.REPORTS / f"train-{dim}.csv"
+            stage.write_json(paths.REPORTS / f"train-{dim}.json", scores)
+            curve = paths.REPORTS / f"train-{dim}.csv"
             curve.write_bytes((work / "curve.csv").read_bytes())
     say(f"{out}: {parameters / 1e6:.2f} M parameters, loss {loss:.3f} (1 = closed-form Gaussian)")
 
 
-def _prepare(dim: Dim, settings: TrainSettings, part: Part, work: Path, run: Run) -> None:
-    """The untrained generator and what it is trained on, in `work`; kept by an earlier call."""
+def _prepare(
+    dim: Dim, settings: TrainSettings, part: SubjectFiles, files: TemplateFiles, work: Path
+) -> None:
+    """Writes the untrained generator and what it is trained on to `work`, unless they are there."""
     from models.generator import CONFIG_FILE, Generator
-    from training import stage
+    from training.relative import RelativeSubjects
 
-    found = framed(settings, part, part.encoded(stage.WORK), stage.WORK)
+    seen = RelativeSubjects.of(
+        part.encoded(paths.WORK),
+        part.conditions,
+        files.template(),
+        lambda i: files.displacement(part.ids[i]),
+        paths.WORK,
+        f"{part.digest} {files.digest(part.ids)}",
+        known_sites(settings, part.conditions),
+    )
     if not (work / _START / CONFIG_FILE).exists():
-        untrained(
-            dim, settings, part, found, work, stage.Curve(run, work / "autoencoder.csv")
-        ).save(work / _START)
+        untrained(dim, settings, part, seen).save(work / _START)
     start = Generator.load(work / _START)
-    found.residuals(start.prior, part.conditions, work)
+    seen.residuals(start.prior, part.conditions, work)
 
 
 def untrained(
-    dim: Dim,
-    settings: TrainSettings,
-    subjects: Part | Subjects,
-    framed: Framed,
-    work: Path,
-    log: Log = lambda metrics, step: None,
+    dim: Dim, settings: TrainSettings, subjects: SubjectFiles | Subjects, seen: RelativeSubjects
 ) -> Generator:
-    """A generator that is its prior, with a network still to be trained. Where that sees latents,
-    their autoencoder is trained here.
+    """Returns a generator that is its prior, with a network still to be trained.
 
     Parameters
     ----------
     settings : the seed of its loop fixes the network's weights.
-    framed : the subjects in the frame of their template, see `framed`.
-    work : folder for what training an autoencoder leaves.
-    log : of the autoencoder's training.
+    seen : the same subjects relative to their template.
 
     Raises
     ------
-    UserError : if a 2D generator is to see latents, or as `training.latents.latent_prior`.
+    UserError : as `known_sites`.
     """
     import torch
 
     from models.coverage import Coverage
-    from models.dispersion import dispersed
     from models.generator import Generator
-    from models.identity import GeneratorConfig
-    from models.latent import LatentPrior
-    from models.prior import Prior
-    from training.latents import latent_prior
+    from models.generator_config import GeneratorConfig
+    from models.prior.prior import Prior
 
-    latent = settings.latent
-    if latent and dim == "2d":
-        raise UserError("train.2d: latents are for 3D alone: remove train.2d.latent")
     config = GeneratorConfig(
         dim=dim,
         space=subjects.space,
@@ -153,41 +148,23 @@ def untrained(
         path=settings.path,
         coverage=Coverage.of(subjects.conditions),
         drop_condition=settings.loop.drop_condition,
-        latent=latent.autoencoder if latent else None,
     )
-    frame = framed.frame
-    voxels = dispersed(
-        Prior.fit(framed.standard, framed.reach, subjects.conditions, frame.sites, frame),
-        framed.encoded,
-        subjects.conditions,
-    )
-    prior: Prior | LatentPrior = voxels
-    if latent:
-        prior = latent_prior(voxels, framed.standard, subjects.conditions, latent, work, log)
+    conditions = subjects.conditions
+    sites = known_sites(settings, conditions)
+    prior = Prior.fit(seen.relative, seen.reach, conditions, sites, seen.transform)
     torch.manual_seed(settings.loop.seed)
     return Generator(config, prior)
 
 
-def framed(
-    settings: TrainSettings, subjects: Part | Subjects, encoded: Array, work: Path
-) -> Framed:
-    """Subjects in the frame of their template, kept in `work`.
-
-    Parameters
-    ----------
-    encoded : the subjects' volumes as generators see them, (n, C, X, Y, Z).
+def known_sites(settings: TrainSettings, conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """Returns the sites that the generator tells apart; none without `condition_on_site`.
 
     Raises
     ------
     UserError : if sites are to be told apart and there is one, or one of too few subjects.
     """
-    from training.framing import Framed
-
-    sites = _sites(subjects.conditions) if settings.condition_on_site else ()
-    return Framed.of(encoded, subjects.conditions, subjects.space, work, subjects.digest, sites)
-
-
-def _sites(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    if not settings.condition_on_site:
+        return ()
     counts = Counter(c.site for c in conditions if c.site is not None)
     found = ", ".join(f"{site} ({n})" for site, n in sorted(counts.items())) or "none"
     if len(counts) < 2 or min(counts.values()) < _FEWEST_OF_SITE:
@@ -200,7 +177,7 @@ def _sites(conditions: Sequence[Condition]) -> tuple[str, ...]:
 
 
 def fit_base(task: Task) -> float:
-    """Train in this process, one of those that do so together; the first one saves.
+    """Trains in this process, one of those that do so together; the first one saves.
 
     Raises
     ------

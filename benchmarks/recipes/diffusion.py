@@ -15,7 +15,7 @@ from benchmarks.recipes import images as convert
 from benchmarks.recipes.budget import Budget
 from contracts.condition import Condition
 from contracts.maps import MapSpec
-from models.denoiser import condition_vector
+from models.diffusion.denoiser import condition_vector
 
 Array = NDArray[np.float32]
 

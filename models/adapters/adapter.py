@@ -1,4 +1,4 @@
-"""The one interface of every adapter, and the file it is kept in."""
+"""The interface of every adapter, and the file that it is kept in."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from contracts.errors import UserError
-from models.denoiser import Denoiser
-from models.generator import Generator
-from models.network import PatchUNet
+from models.diffusion.network import PatchUNet
 
 FORMAT = 1
 ADAPTER_FILE = "adapter.safetensors"
@@ -27,7 +25,7 @@ _ATTENTION = ("to_q", "to_k", "to_v", "out_proj")
 
 
 def targets_of(network: nn.Module, targets: Targets) -> Iterator[tuple[str, nn.Module]]:
-    """The convolutions and linear layers that `targets` names, in a fixed order.
+    """Yields the names and modules of the layers to adapt, in a fixed order.
 
     ``attention``: the projections of the attention layers; ``conv``: all convolutions;
     ``all``: all convolutions and linear layers.
@@ -60,18 +58,18 @@ class Adapter(ABC):
 
     @abstractmethod
     def parametrisation(self, weight: Tensor, generator: torch.Generator) -> nn.Module:
-        """A module that maps a target's weight to the changed weight; at first the same."""
+        """Returns a module that maps a target's weight to the changed weight; at first the same."""
 
     @abstractmethod
     def select(self, network: PatchUNet) -> Iterator[tuple[str, nn.Module]]:
-        """The modules to change, by name."""
+        """Yields the modules to change, by name."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What makes the same adapter again, as plain values."""
+        """Returns what makes the same adapter again, as plain values."""
 
     def inject(self, network: PatchUNet, seed: int = 0) -> None:
-        """Put the adapter into a network and freeze everything else.
+        """Puts the adapter into a network and freezes everything else.
 
         Raises
         ------
@@ -98,19 +96,19 @@ class Adapter(ABC):
         self._network = network
 
     def trainable(self) -> list[nn.Parameter]:
-        """The adapter's own parameters, in a fixed order."""
-        return list(self._named().values())
+        """Returns the adapter's own parameters, in a fixed order."""
+        return list(self.named_parameters().values())
 
     def merge(self) -> None:
-        """Write the change into the weights and take the adapter out."""
+        """Writes the change into the weights and takes the adapter out."""
         self._remove(keep_change=True)
 
     def discard(self) -> None:
-        """Take the adapter out; the network is the base again, bit for bit."""
+        """Takes the adapter out; the network is the base again, bit for bit."""
         self._remove(keep_change=False)
 
     def save(self, path: Path, base: str, gain: NDArray[np.float32]) -> None:
-        """Write one safetensors file.
+        """Writes one safetensors file.
 
         Parameters
         ----------
@@ -119,7 +117,9 @@ class Adapter(ABC):
         """
         from safetensors.torch import save_file
 
-        tensors = {name: p.detach().cpu().contiguous() for name, p in self._named().items()}
+        tensors = {
+            name: p.detach().cpu().contiguous() for name, p in self.named_parameters().items()
+        }
         tensors["prior.gain"] = torch.from_numpy(gain)
         description = {
             "format": FORMAT,
@@ -130,7 +130,8 @@ class Adapter(ABC):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, path, metadata={"adapter": json.dumps(description)})
 
-    def _named(self) -> dict[str, nn.Parameter]:
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns the adapter's own parameters by layer and name."""
         if self._network is None:
             raise RuntimeError("inject the adapter into a network first")
         found = {}
@@ -147,57 +148,3 @@ class Adapter(ABC):
             module = self._network.get_submodule(name)
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=keep_change)
         self._network, self._names = None, []
-
-
-def build(method: str, settings: dict[str, Any]) -> Adapter:
-    """The adapter called `method`.
-
-    Raises
-    ------
-    UserError : if there is no such method.
-    """
-    from models.adapters.lora import LoRA
-
-    methods: dict[str, type[LoRA]] = {LoRA.method: LoRA}
-    if method not in methods:
-        raise UserError(f"unknown adapter '{method}': expected one of {', '.join(methods)}")
-    return methods[method](**settings)
-
-
-def apply(path: Path, base: Generator) -> Generator:
-    """The generator that an adapter file makes of its base; merged.
-
-    Raises
-    ------
-    UserError : if the file cannot be read or was made for another base.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as stream:
-            description = json.loads(stream.metadata()["adapter"])
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read as an adapter ({error}): copy or train it again"
-        ) from error
-    if description["base"] != base.digest:
-        raise UserError(
-            f"{path} adapts the generator {description['base']}, this one is {base.digest}: load "
-            "the base it was trained on, or adapt again"
-        )
-    prior = base.prior.scaled(tensors.pop("prior.gain").numpy())
-    denoiser = Denoiser(
-        base.dim, prior.start, base.config.network, base.config.path, base.denoiser.null_token
-    )
-    denoiser.network.load_state_dict(base.denoiser.network.state_dict())
-    adapter = build(description["method"], description["settings"])
-    adapter.inject(denoiser.network)
-    named = adapter._named()
-    if named.keys() != tensors.keys():
-        raise UserError(f"{path} does not name the layers of its base: adapt again")
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(tensors[name])
-    adapter.merge()
-    return Generator(base.config, prior, denoiser)

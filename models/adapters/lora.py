@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contracts.errors import UserError
 from models.adapters.adapter import Adapter, Targets, targets_of
-from models.network import PatchUNet
+from models.diffusion.network import PatchUNet
 
 
 class _LowRank(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from training.framing import Framed
 
 from benchmarks import ablation
 from benchmarks.pictures import nearest
@@ -17,7 +18,6 @@ from contracts.params import load
 from models.generator import Generator
 from tests.benchmarks.test_generators import PARAMS, _subjects
 from training.dataset import Subjects
-from training.framing import Framed
 from training.settings import TrainSettings
 from training.train import framed, untrained
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from models.field import Covariance
 
 SHAPE = (8, 16, 8)

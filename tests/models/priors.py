@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-
-from models.config import Dim, NetworkConfig, PathConfig, Plane
 from models.denoiser import Denoiser
 from models.field import Covariance
+
+from models.config import Dim, NetworkConfig, PathConfig, Plane
 from models.prior import Prior
 from tests.models.fields import SHAPE
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models.denoiser import Denoiser
+from models.field import Covariance, Waves
 
 from contracts.condition import Condition
 from models.config import NetworkConfig, PathConfig, PathName
-from models.denoiser import Denoiser
-from models.field import Covariance, Waves
 from models.prior import Prior
 from tests.models.fields import SHAPE, coloured, stationary, white
 from tests.models.paths import PATHS

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from models.field import Covariance, Waves, stationary_power
 
 from models import field
-from models.field import Covariance, Waves, stationary_power
 from tests.models.fields import SHAPE, coloured, frequency
 
 EVERYWHERE = np.ones(SHAPE, dtype=bool)

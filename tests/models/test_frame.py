@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from models.dispersion import dispersed
+from models.frame import AXES, Frame
+from models.warp import Places, pull, smooth
 
 from contracts.condition import Condition
 from contracts.maps import FA, MD
 from models import representation
-from models.dispersion import dispersed
-from models.frame import AXES, Frame
 from models.prior import Prior
-from models.warp import Places, pull, smooth
 
 SHAPE = (16, 18, 14)
 COUNT = 32

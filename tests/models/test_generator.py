@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.stored import PRIOR_FILE, WEIGHTS_FILE
 
 from contracts.condition import Condition
 from contracts.errors import UserError
 from models.config import PathConfig, SamplerName
 from models.generator import CONFIG_FILE, Generator
-from models.stored import PRIOR_FILE, WEIGHTS_FILE
 from tests.models.tiny import tiny_generator
 
 PEOPLE = [Condition(25, "F"), Condition(50, "M"), Condition(80, "F")]

@@ -7,6 +7,11 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from models.denoiser import Estimate
+from models.field import Covariance, Waves, spread
+from models.identity import GeneratorConfig
+from models.path import Path
+from models.sampler import Sampler
 from torch import Tensor
 
 from contracts.condition import Condition
@@ -15,12 +20,7 @@ from contracts.maps import FA, MD, MapSpec
 from models import representation
 from models.config import PathConfig, SamplerName
 from models.coverage import Coverage
-from models.denoiser import Estimate
-from models.field import Covariance, Waves, spread
 from models.generator import Generator
-from models.identity import GeneratorConfig
-from models.path import Path
-from models.sampler import Sampler
 from tests.models.fields import SHAPE
 from tests.models.tiny import NETWORK, SPACE, framed_prior, tiny_generator, tiny_volumes
 

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from models.denoiser import Estimate, condition_vector
 
 from contracts.condition import Condition
 from contracts.errors import UserError
-from models.denoiser import Estimate, condition_vector
 from models.generator import Generator
 from tests.models.tiny import NETWORK, tiny_generator, tiny_volumes
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.functional import mse_loss
-
-from models.config import PathConfig
 from models.denoiser import Denoiser
 from models.field import Waves
 from models.loss import errors
+from torch.nn.functional import mse_loss
+
+from models.config import PathConfig
 from tests.models.fields import SHAPE, coloured
 from tests.models.paths import PATHS, PUBLISHED
 from tests.models.priors import SMALL, denoiser_of, prior_of, randomised

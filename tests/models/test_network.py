@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from models.network import PatchUNet, depth_to_space, space_to_depth
 from torch import Tensor
 
 from models.config import NetworkConfig
-from models.network import PatchUNet, depth_to_space, space_to_depth
 
 CONFIG = NetworkConfig(channels=(16, 32), attention=True)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from models.path import Path
 
 from models.config import PathConfig, PathName
-from models.path import Path
 from tests.models.paths import PATHS, PUBLISHED
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from models.representation import decode, encode, reach
 
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, FA, MD
-from models.representation import decode, encode, reach
 from tests.models.tiny import tiny_volumes
 
 MAPS = (FA, MD)

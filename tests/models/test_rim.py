@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from models.rim import Rim
 
 from contracts.condition import Condition
 from models import representation
-from models.rim import Rim
 
 SHAPE = (16, 18, 16)
 

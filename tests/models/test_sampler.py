@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
-from models.config import PathConfig, PathName, SamplerName
 from models.denoiser import Estimate
 from models.field import Waves, spread
 from models.path import Path
 from models.sampler import Denoise, Draw, Sampler
+from torch import Tensor
+
+from models.config import PathConfig, PathName, SamplerName
 from tests.models.fields import SHAPE, coloured, white
 from tests.models.paths import PATHS, PUBLISHED
 

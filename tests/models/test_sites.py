@@ -9,16 +9,16 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from models.denoiser import condition_vector
+from models.identity import GeneratorConfig
 
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import FA, MD
 from models import representation
 from models.coverage import Coverage
-from models.denoiser import condition_vector
 from models.gaussian import contrasts, design
 from models.generator import Generator
-from models.identity import GeneratorConfig
 from models.prior import Prior
 from tests.models.tiny import NETWORK, PATH, SPACE, tiny_volumes
 

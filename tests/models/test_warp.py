@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
-
 from models.warp import nearest, pull, push, refined, register, smooth
+from torch import Tensor
 
 SHAPE = (14, 16, 12)
 

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 import torch
+from models.frame import Frame
+from models.identity import GeneratorConfig
 
 from contracts.condition import Condition
 from contracts.maps import FA, MD
@@ -15,9 +17,7 @@ from contracts.space import Space
 from models import representation
 from models.config import NetworkConfig, PathConfig
 from models.coverage import Coverage
-from models.frame import Frame
 from models.generator import Generator
-from models.identity import GeneratorConfig
 from models.prior import Prior
 
 SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))

@@ -24,6 +24,8 @@ stages:
     - path: data/split.json
       hash: md5
       md5: bbb
+  register:
+    cmd: python -m training.register
 """
 
 

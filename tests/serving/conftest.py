@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from models.identity import GeneratorConfig
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
@@ -21,7 +22,6 @@ from models import representation
 from models.config import Dim, NetworkConfig, PathConfig
 from models.coverage import Coverage
 from models.generator import Generator
-from models.identity import GeneratorConfig
 from models.prior import Prior
 from services.tracking import registry
 from services.tracking.registry import Champion

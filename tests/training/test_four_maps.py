@@ -13,9 +13,9 @@ import pytest
 
 from cohort.derivatives import Derivatives
 from cohort.derive import Derive, derive
-from cohort.simulate import Simulate, recipe_hash, simulate
+from cohort.simulate import TISSUE_TEMPLATE, Simulate, recipe_hash, simulate
+from cohort.simulation.tissue import build_tissue_template
 from cohort.split import SplitSettings, split
-from cohort.template import build_template
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, map_spec
@@ -41,7 +41,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
         data = Path("data")
         settings = Simulate(3, 4.0, "maps", 10, 0, 1300.0, FOUR)
         # Not calibrated to published means, which takes longer than all the rest.
-        build_template(4.0).save(data / f"work/simulate-{recipe_hash(settings)}/template.npz")
+        template = data / f"work/simulate-{recipe_hash(settings)}/{TISSUE_TEMPLATE}"
+        build_tissue_template(4.0).save(template)
         simulate(settings, data / "bids", data / "work", workers=1)
         source = str(data / "bids/derivatives/simulated")
         derive(Derive(source, 4, 1300, FOUR), data / "derivatives", data / "work", workers=1)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models.frame import Frame
+from training.framing import Framed
 
 from contracts.maps import MAPS
 from models import representation
-from models.frame import Frame
 from tests.models.tiny import SPACE, tiny_volumes
-from training.framing import Framed
 
 SUBJECTS = 8
 

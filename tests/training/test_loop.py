@@ -9,12 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from models.loss import errors
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from contracts.errors import UserError
 from models.adapters.adapter import build
 from models.generator import Generator
-from models.loss import errors
 from tests.models.tiny import NETWORK, tiny_generator, tiny_volumes
 from training.dataset import Residuals
 from training.loop import _batch, fit

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 
 from cohort.derivatives import (
-    SPACE as SPACE_FILE,
-)
-from cohort.derivatives import (
     Derivatives,
     Participant,
     write_description,
     write_participants,
     write_subject,
 )
+from contracts.bids import SPACE as SPACE_FILE
 from tests.models.tiny import SPACE, tiny_volumes
 
 

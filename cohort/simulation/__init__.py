@@ -1,0 +1,1 @@
+"""The parts of the simulator: how simulated people, their tissue and their scans are made."""

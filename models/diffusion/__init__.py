@@ -1,0 +1,1 @@
+"""The diffusion model: network, denoiser, probability path, loss and sampler."""

@@ -1,0 +1,201 @@
+"""The denoiser: estimates the clean image from a noisy one, by a 2D or 3D network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cohort.regression import contrasts
+from contracts.condition import Condition
+from models.config import Dim, NetworkConfig, PathName
+from models.diffusion.network import PatchUNet
+from models.diffusion.path import Path
+from models.prior.prior import Prior
+from models.prior.spectrum import SpectralBasis, posterior_sd
+
+# Shapes: B volumes, C channels of the residual, X Y Z voxels, S slices, E condition entries.
+
+# A 2D network sees its slice and one neighbour on either side, so that slices that are denoised
+# side by side agree with each other.
+_NEIGHBOURS = 1
+_AXES = {"sagittal": 2, "coronal": 3, "axial": 4}
+# DDPM divides by the signal a, which must not be 0.
+_LEAST_SIGNAL = 1e-5
+
+
+class Estimate(NamedTuple):
+    """An estimate of the clean residual, and its parts.
+
+    Parameters
+    ----------
+    clean : (B, C, X, Y, Z), or for slices with S in the place of the plane's axis.
+    scale : k, factor of the network's output in it, (B, 1, 1, 1, 1).
+    gaussian_mean : the part of `clean` that samplers treat in closed form: the mean of the
+        Gaussian model given the noisy image, or 0 for ``ddpm``.
+    gaussian_sd : standard deviation that the Gaussian model leaves, (B, 1, 1, 1, 1), or 1.
+    """
+
+    clean: Tensor
+    scale: Tensor
+    gaussian_mean: Tensor
+    gaussian_sd: Tensor
+
+    @property
+    def correction(self) -> Tensor:
+        """What samplers integrate: `clean` less the Gaussian mean, in Gaussian sd."""
+        return (self.clean - self.gaussian_mean) / self.gaussian_sd
+
+    def clipped(self, limit: float) -> Estimate:
+        """Returns the estimate with `clean` clipped to plus and minus `limit`."""
+        return self._replace(clean=self.clean.clamp(-limit, limit))
+
+    def guided(self, null: Estimate, guidance: float) -> Estimate:
+        """Returns the estimate with null + guidance * (clean - null) in place of `clean`
+        (Ho & Salimans 2022, eq. 6, whose w is guidance - 1)."""
+        return self._replace(clean=null.clean + guidance * (self.clean - null.clean))
+
+
+class Denoiser(nn.Module):
+    """Estimates the clean residual r_0 from r_t = a r_0 + s eps, eps ~ N(0, 1).
+
+    ``flow`` : for a Gaussian field of power S in an orthonormal basis F, the best estimate is the
+        Wiener filter E[r_0 | r_t] = F^-1 [ a S / (a^2 S + s^2) F r_t ], which leaves the variance
+        s^2 S / (a^2 S + s^2) to each coefficient. The network's output, times the root of the mean
+        of these variances, is added to it (the preconditioning of Karras et al. 2022, eq. 7, for a
+        coloured Gaussian). The output starts at zero, so that an untrained denoiser *is* the
+        Gaussian model.
+    ``ddpm`` : the output predicts the noise, and the estimate is (r_t - s F) / a
+        (Ho et al. 2020, eq. 9 and 15). The network sees the noisy image alone.
+
+    Parameters
+    ----------
+    dim : ``2d``: the network sees one slice, its neighbours and its position, and all slices of a
+        volume are denoised side by side; ``3d``: it sees the volume.
+    null_token : whether conditions may be withheld. The network then has one more condition
+        entry, which is 1 where age and sex are withheld and 0 elsewhere; its weights in the first
+        embedding layer are the learned null token.
+    """
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        dim: Dim,
+        prior: Prior,
+        config: NetworkConfig,
+        path: PathName,
+        null_token: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dim: Dim = dim
+        self.null_token = null_token
+        self.axis = _AXES[config.plane]
+        self.path = Path(path)
+        channels = prior.channels
+        self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
+        self.basis = SpectralBasis(prior.covariance)
+        # The noisy image, and for the flow its Gaussian estimate.
+        images = 2 if path == "flow" else 1
+        window = 2 * _NEIGHBOURS + 1 if dim == "2d" else 1
+        self.network = PatchUNet(
+            dims=2 if dim == "2d" else 3,
+            in_channels=images * channels * window,
+            out_channels=channels,
+            condition_size=2 + max(len(prior.sites) - 1, 0) + null_token + (dim == "2d"),
+            config=config,
+        )
+
+    def wiener(self, noisy: Tensor, a: Tensor, s: Tensor) -> Tensor:
+        """Returns the Gaussian mean (B, C, X, Y, Z); a and s are (B, 1, 1, 1, 1)."""
+        power = self.basis.power
+        kept = a * power / (a**2 * power + s**2)
+        # Near the image, the rounding of bf16 would be as large as what is left to the network.
+        with torch.autocast(noisy.device.type, enabled=False):
+            return self.basis.inverse(self.basis(noisy) * kept) * self.mask
+
+    def forward(
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        condition: Tensor,
+        slices: Tensor | None = None,
+        withheld: Tensor | None = None,
+    ) -> Estimate:
+        """Estimates the clean residual.
+
+        Parameters
+        ----------
+        noisy : r_t, (B, C, X, Y, Z).
+        t : (B,).
+        condition : (B, 2 + S), see `condition_vector`.
+        slices : 2D only: (B, S) numbers of the slices to estimate; default all of them.
+        withheld : (B,), whether the network sees the null token instead of the condition; default
+            none. r_t itself stays relative to the conditional mean.
+        """
+        condition = self._with_null_token(condition, withheld)
+        a, s = (part.view(-1, 1, 1, 1, 1) for part in self.path(t))
+        if self.path.name == "flow":
+            mean = self.wiener(noisy, a, s)
+            sd = posterior_sd(self.basis.power, a, s)
+            start, scale = mean, sd
+            images = torch.cat([noisy, mean], dim=1)
+        else:
+            mean, sd = torch.zeros_like(noisy), torch.ones_like(a)
+            left = a.clamp(min=_LEAST_SIGNAL)
+            start, scale = noisy * self.mask / left, -s / left
+            images = noisy
+        if self.dim == "3d":
+            output = self.network(images, t, condition)
+        else:
+            output = self._slicewise(images, t, condition, slices)
+        output = output * self.take(self.mask.expand_as(noisy[:, :1]), slices)
+        clean = self.take(start, slices) + scale * output
+        return Estimate(clean, scale, self.take(mean, slices), sd)
+
+    def _with_null_token(self, condition: Tensor, withheld: Tensor | None) -> Tensor:
+        if not self.null_token:
+            return condition
+        if withheld is None:
+            withheld = torch.zeros(len(condition), dtype=torch.bool, device=condition.device)
+        null = withheld[:, None]
+        return torch.cat([condition.masked_fill(null, 0), null.to(condition.dtype)], dim=1)
+
+    def take(self, volumes: Tensor, slices: Tensor | None) -> Tensor:
+        """Returns the given (B, S) slices of (B, C, X, Y, Z) volumes; None means all."""
+        if slices is None:
+            return volumes
+        moved = volumes.movedim(self.axis, -1)
+        at = slices[:, None, None, None, :].expand(*moved.shape[:-1], -1)
+        return moved.gather(-1, at).movedim(-1, self.axis)
+
+    def _slicewise(
+        self, volumes: Tensor, t: Tensor, condition: Tensor, slices: Tensor | None
+    ) -> Tensor:
+        """Applies the 2D network to slices (B, S) of (B, C, X, Y, Z) volumes, side by side."""
+        moved = volumes.movedim(self.axis, -1)
+        depth = moved.shape[-1]
+        if slices is None:
+            slices = torch.arange(depth, device=moved.device).expand(len(moved), -1)
+        moved = nn.functional.pad(moved, (_NEIGHBOURS, _NEIGHBOURS))
+        rows = torch.arange(len(moved), device=moved.device)[:, None]
+        # Advanced indices around a slice put their axes first: (B, S, channels, rows, columns).
+        window = [moved[rows, ..., slices + k] for k in range(2 * _NEIGHBOURS + 1)]
+        images = torch.cat(window, dim=2).flatten(0, 1)
+        position = 2 * slices / (depth - 1) - 1
+        conditions = torch.cat(
+            [condition[:, None].expand(-1, slices.shape[1], -1), position[..., None]], dim=2
+        ).flatten(0, 1)
+        output: Tensor = self.network(images, t.repeat_interleave(slices.shape[1]), conditions)
+        made = output.view(*slices.shape, *output.shape[1:]).permute(0, 2, 3, 4, 1)
+        return made.movedim(-1, self.axis)
+
+
+def condition_vector(conditions: Sequence[Condition], sites: Sequence[str] = ()) -> Tensor:
+    """Returns age, sex and `cohort.regression.contrasts` of sites as the network reads them,
+    (n, 2 + S)."""
+    rows = [((c.age - 50.0) / 20.0, 0.5 if c.sex == "M" else -0.5) for c in conditions]
+    known = torch.tensor(rows, dtype=torch.float32)
+    return torch.cat([known, torch.from_numpy(contrasts(conditions, sites)).float()], dim=1)

@@ -1,0 +1,211 @@
+"""Samplers: from noise to an image, along either path."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.config import SamplerName
+from models.diffusion.denoiser import Estimate
+from models.diffusion.path import Path, sampling_times
+from models.prior.spectrum import SpectralBasis, posterior_sd, posterior_variance
+
+Denoise = Callable[[Tensor, float], Estimate]
+Draw = Callable[[], Tensor]
+OnStep = Callable[[int, int], None]
+
+# Nodes of the Gauss-Legendre quadrature.
+_NODES = 8
+# Conjugate gradients for given channels end at this share of the squared error, or after so many
+# iterations. Near the noise, where most are needed, it takes some 20.
+_SOLVED = 1e-5
+_MOST = 40
+
+
+class Sampler:
+    """Turns noise into images by a few evaluations of a denoiser.
+
+    Let F x be the coefficients of the noisy image x, S their power, and D = m + d n the denoiser's
+    estimate of the clean image: m the Gaussian mean, d the Gaussian sd, n the network's
+    correction. In y = F x / q with q^2 = a^2 S + s^2, the probability flow
+    dx/dt = (s'/s) x + (a' - a s'/s) D becomes
+
+        dy = d F n / sqrt(1 + rho^2 S) d rho,    rho = a / s.
+
+    The Gaussian mean has dropped out: without a correction any number of steps is exact (an
+    exponential integrator). The path is left in rho alone: both paths are one flow in other
+    coordinates. For ``ddpm`` m = S = 0 and d = 1.
+
+    ``dpm++`` : n is extrapolated by the Adams-Bashforth rule of second order, in the time
+        1 / (1 + rho) of the flow. For ``ddpm`` it is linear in log rho, which is DPM-Solver++(2M)
+        (Lu et al. 2022, algorithm 2), of first order in the last step.
+    ``ancestral`` : draws from the posterior of x at the next time given D (Ho et al. 2020,
+        eq. 7, between any two times). Its variance is raised by what the Gaussian model leaves to
+        D, coefficient by coefficient (as in Bao et al. 2022, theorem 1, for a single variance),
+        so that without a correction it is exact as well.
+
+    Parameters
+    ----------
+    basis : F and S.
+    steps : evaluations of the denoiser.
+    """
+
+    def __init__(self, name: SamplerName, path: Path, basis: SpectralBasis, steps: int) -> None:
+        self._name = name
+        self._times = sampling_times(steps)
+        grid = torch.tensor(self._times, dtype=torch.float64, device=basis.power.device)
+        self._a: list[float]
+        self._s: list[float]
+        self._a, self._s = (part.tolist() for part in path(grid))
+        self._gaussian = path.name == "flow"
+        self._power = (
+            basis.power if self._gaussian else torch.zeros_like(basis.power[:1, :1, :1, :1])
+        )
+        self._to: Callable[[Tensor], Tensor] = basis if self._gaussian else _same
+        self._back: Callable[[Tensor], Tensor] = basis.inverse if self._gaussian else _same
+        self._push = [] if name == "ancestral" else [self._gain(i) for i in range(steps)]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoise: Denoise,
+        draw: Draw,
+        mask: Tensor,
+        on_step: OnStep | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """Draws images (B, C, X, Y, Z).
+
+        Parameters
+        ----------
+        denoise : (x_t, t) -> estimate, once per step.
+        draw : returns white noise (B, C, X, Y, Z); called once, and for ``ancestral`` once more per
+            step.
+        mask : (X, Y, Z); outside of it x_0 is zero and x_t therefore noise, as in training.
+        on_step : called with (step, steps) after each step.
+        given : (B, K, X, Y, Z), the last K channels of r_0 where they are known. x_t is then
+            known there too, a r_0 + s eps with the eps that these channels began with (as in
+            Song et al. 2021b, appendix I.2), and the estimate is conditioned on them.
+        """
+        steps = len(self._times) - 1
+        noise, inside = draw(), mask > 0
+        x = torch.where(inside, self._back(self._to(noise) * self._q(0)), self._s[0] * noise)
+        previous = torch.zeros_like(noise)
+        for i in range(steps):
+            if given is not None:
+                seen = self._a[i] * given + self._s[i] * noise[:, -given.shape[1] :]
+                x = _with_last(x, seen)
+            estimate = denoise(x, self._times[i])
+            if given is not None:
+                clean = self._conditioned(i, estimate.clean, given, inside)
+                estimate = estimate._replace(clean=clean)
+            if self._name == "ancestral":
+                x = self._posterior(i, x, estimate.clean, draw(), inside)
+            else:
+                n = estimate.correction
+                slope = n + self._ahead(i) * (n - previous)
+                keep = self._q(i + 1) / self._q(i)
+                moved = self._back(self._to(x) * keep + self._to(slope) * self._push[i])
+                x = torch.where(inside, moved, x * (self._s[i + 1] / self._s[i]))
+                previous = n
+            if on_step is not None:
+                on_step(i + 1, steps)
+        return x if given is None else _with_last(x, given)
+
+    def _conditioned(self, i: int, clean: Tensor, given: Tensor, inside: Tensor) -> Tensor:
+        """Returns the estimate D once its last channels L are known to be g.
+
+        D' = D + R_.L R_LL^-1 (g - D_L), with R the covariance that the Gaussian model leaves to D.
+        This is the conditional mean, exact without a correction. Replacing D_L alone (the usual
+        way to fill in images) would leave it to x_t to tell the other channels of g, where the
+        noise hides it.
+        """
+        if not self._gaussian:
+            return _with_last(clean, given)
+        left = posterior_variance(self._power, self._a[i], self._s[i])
+        channels = given.shape[1]
+
+        def apply(v: Tensor, power: Tensor) -> Tensor:
+            fields = _with_last(torch.zeros_like(clean), v)
+            return self._back(self._to(fields) * power)
+
+        def solved(b: Tensor) -> Tensor:
+            # Conjugate gradients, preconditioned by (R^-1)_LL, which would be the inverse of R_LL
+            # if the channels were independent.
+            def close(v: Tensor) -> Tensor:
+                return apply(v, 1 / left)[:, -channels:]
+
+            x, r, z = torch.zeros_like(b), b, close(b)
+            p, size = z, _dot(b, z)
+            enough = _SOLVED * size
+            for _ in range(_MOST):
+                # Each volume stops by itself: the others of its batch must not change it.
+                going = size > enough
+                if not going.any():
+                    break
+                moved = apply(p, left)[:, -channels:]
+                step = torch.where(going, size / _dot(p, moved), 0)
+                x, r = x + step * p, r - step * moved
+                z = close(r)
+                size, last = torch.where(going, _dot(r, z), size), size
+                p = z + torch.where(going, size / last, 0) * p
+            return x
+
+        told = apply(solved(given - clean[:, -channels:]), left)
+        return _with_last(clean + torch.where(inside, told, 0), given)
+
+    def _posterior(self, i: int, x: Tensor, clean: Tensor, z: Tensor, inside: Tensor) -> Tensor:
+        a, s, next_a, next_s = self._a[i], self._s[i], self._a[i + 1], self._s[i + 1]
+        new = 1 - (next_s * a / (next_a * s)) ** 2
+        mean = next_s**2 * a / (next_a * s**2) * x + next_a * new * clean
+        variance = next_s**2 * new
+        every = variance + (next_a * new) ** 2 * posterior_variance(self._power, a, s)
+        fresh = self._back(self._to(z) * every.sqrt())
+        return mean + torch.where(inside, fresh, math.sqrt(variance) * z)
+
+    def _q(self, i: int) -> Tensor:
+        return torch.sqrt(self._a[i] ** 2 * self._power + self._s[i] ** 2)
+
+    def _gain(self, i: int) -> Tensor:
+        """Returns what one unit of n adds to F x from time i to the next."""
+        if not self._gaussian:
+            push = self._a[i + 1] - self._s[i + 1] * self._a[i] / self._s[i]
+            return torch.full_like(self._power, push)
+        power = self._power.double()
+        total = torch.zeros_like(power)
+        t, s = self._clock(i), self._clock(i + 1)
+        for node, weight in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):
+            middle = (t + s) / 2 + (t - s) / 2 * float(node)
+            q = ((1 - middle) ** 2 * power + middle**2).sqrt()
+            total += weight * (t - s) / 2 * posterior_sd(power, 1 - middle, middle) / (middle * q)
+        return (total * self._q(i + 1)).float()
+
+    def _ahead(self, i: int) -> float:
+        """Returns the weight of the last change of n: half a step in units of the last one."""
+        if i == 0:
+            return 0.0
+        step, last = (self._clock(k + 1) - self._clock(k) for k in (i, i - 1))
+        ratio = step / last / 2
+        return ratio if math.isfinite(ratio) else 0.0
+
+    def _clock(self, i: int) -> float:
+        a, s = self._a[i], self._s[i]
+        if self._gaussian:
+            return float(s / (a + s))
+        return math.log(a / s) if a > 0 and s > 0 else math.copysign(math.inf, a - s)
+
+
+def _with_last(x: Tensor, channels: Tensor) -> Tensor:
+    return torch.cat([x[:, : -channels.shape[1]], channels], dim=1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(dim=(-4, -3, -2, -1), keepdim=True)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x

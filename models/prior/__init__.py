@@ -1,0 +1,1 @@
+"""What is known of a volume before any training: a closed-form Gaussian model."""
