@@ -46,6 +46,7 @@ def _ablation(name: str, arguments: str, minutes: int) -> Measurement:
 
 _MEASUREMENTS = (
     Measurement("judge", "judge", minutes=6),
+    Measurement("neighbours", "neighbours", minutes=3),
     Measurement("costs", "costs", minutes=10, before="make demo"),
     Measurement("scaling", "scaling", minutes=25),
     Measurement("paper", "paper", before="python -m benchmarks.scaling"),
