@@ -156,12 +156,12 @@ class Contest:
 
         from benchmarks.scores import Judge
         from contracts.maps import MAPS
-        from evaluation import cohort
+        from evaluation.volume_set import VolumeSet
 
         train, test, val = self.train, self.test, self.val
         judge = Judge.of(
-            cohort.Cohort(train.volumes, train.conditions, train.ids),
-            cohort.Cohort(test.volumes, test.conditions, test.ids),
+            VolumeSet(train.volumes, train.conditions, train.ids),
+            VolumeSet(test.volumes, test.conditions, test.ids),
             train.space, MAPS, self.source.atlas(),
         )  # fmt: skip
         real = judge.scores("real", val.volumes, val.conditions)

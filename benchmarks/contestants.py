@@ -23,8 +23,8 @@ from cohort.subjects import Subjects
 from contracts.condition import Condition
 from contracts.maps import MAPS, MapSpec
 from contracts.params import PARAMS_FILE, load
-from evaluation.baseline import gaussian_volumes
-from evaluation.cohort import Cohort
+from evaluation.gaussian_baseline import gaussian_volumes
+from evaluation.volume_set import VolumeSet
 from models.config import Dim, PathConfig
 from models.generator import Generator
 from training.dataset import Residuals
@@ -132,7 +132,7 @@ def _peer(
 
 
 def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
-    train = Cohort(subjects.volumes, subjects.conditions)
+    train = VolumeSet(subjects.volumes, subjects.conditions)
 
     def sample(conditions: Sequence[Condition], seeds: Sequence[int], evaluations: int) -> Array:
         return gaussian_volumes(train, conditions, seeds, MAPS)

@@ -59,9 +59,7 @@ def outputs(lock: Path) -> dict[str, str]:
         document: Any = YAML(typ="safe").load(lock.read_text())
         stages = document["stages"].values()
         return {
-            out["path"]: out[out.get("hash", "md5")]
-            for stage in stages
-            for out in stage.get("outs", [])
+            out["path"]: out[out.get("hash", "md5")] for stage in stages for out in stage["outs"]
         }
     except (YAMLError, OSError, KeyError, TypeError, AttributeError):
         return {}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from evaluation.finding import QUESTIONS
+from evaluation.results import QUESTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPORTS = ROOT / "data" / "reports"

@@ -18,17 +18,17 @@ from benchmarks.recipes.budget import Budget
 from benchmarks.result import interval, of_rounds
 from benchmarks.scores import Judge, ratios
 from benchmarks.table_definitions import CONTEST, RATIOS, TABLES, markdown
+from cohort.subjects import Subjects
 from contracts.condition import Condition
 from contracts.maps import FA, MD
 from tests.evaluation.people import LABELS, REGIONS, SPACE, people
-from training.dataset import Subjects
 
 MAPS = (FA, MD)
 PARAMS = """
 train:
   3d:
     network: {channels: [16, 16], res_blocks: 1, attention: false, patch: 4}
-    path: {logit_mean: 0.0}
+    path: {path: flow}
     loop: {steps: 1, batch: 2, learning_rate: 0.001}
 """
 

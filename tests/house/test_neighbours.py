@@ -95,9 +95,11 @@ def test_workers_of_this_machines_cluster_have_it() -> None:
         assert ray.get(ray.remote(os.getenv).remote(VARIABLE)) == os.environ[VARIABLE]
 
 
-def test_workers_of_another_cluster_get_it() -> None:
+def test_workers_of_another_cluster_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
+    # A busy machine may need minutes to start and to ask a head.
+    monkeypatch.setattr("services.compute.cluster._CHECK_WITHIN_S", 300.0)
     port = free_port()
     head = subprocess.Popen(
         [
@@ -112,7 +114,7 @@ def test_workers_of_another_cluster_get_it() -> None:
     )
     try:
         address = f"127.0.0.1:{port}"
-        for _ in range(120):
+        for _ in range(600):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
@@ -122,4 +124,4 @@ def test_workers_of_another_cluster_get_it() -> None:
             assert ray.get(ray.remote(os.getenv).remote(VARIABLE)) == os.environ[VARIABLE]
     finally:
         head.terminate()
-        head.wait(30)
+        head.wait()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cohort.regression import design
 from contracts.condition import Condition
 from contracts.maps import FA, MD
 from models import curves, representation
-from models.gaussian import design
 from models.prior import Prior
 from tests.models.tiny import tiny_volumes
 

@@ -12,12 +12,12 @@ import torch
 from models.denoiser import condition_vector
 from models.identity import GeneratorConfig
 
+from cohort.regression import contrasts, design
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import FA, MD
 from models import representation
 from models.coverage import Coverage
-from models.gaussian import contrasts, design
 from models.generator import Generator
 from models.prior import Prior
 from tests.models.tiny import NETWORK, PATH, SPACE, tiny_volumes

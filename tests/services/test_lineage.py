@@ -24,8 +24,6 @@ stages:
     - path: data/split.json
       hash: md5
       md5: bbb
-  register:
-    cmd: python -m training.register
 """
 
 

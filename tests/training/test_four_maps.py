@@ -112,13 +112,13 @@ def test_the_service_gives_each_map(project: Path, generator: Generator) -> None
 
 
 def test_the_judge_reads_fa_and_md(project: Path, generator: Generator) -> None:
-    from evaluation.cohort import Cohort
     from evaluation.held_out import score
     from evaluation.membership import losses
+    from evaluation.volume_set import VolumeSet
     from training import dataset
 
     known = dataset.load(project / "data/derivatives", project / "data/split.json", "base", "train")
-    cohort = Cohort(known.volumes, known.conditions)
+    cohort = VolumeSet(known.volumes, known.conditions)
     assert losses(generator, cohort.take([0, 1])).shape == (2,)
     np.testing.assert_array_equal(cohort.judged.volumes, known.volumes[:, :2])
     found = score(generator, known.volumes, known.volumes, known.conditions, samples=2, steps=1)
