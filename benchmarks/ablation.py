@@ -124,11 +124,11 @@ def _without_regression(
     from contracts.condition import Condition
     from models.prior.prior import Prior
 
-    anyone = [Condition(50.0, "F")] * len(conditions)
+    same = [Condition(50.0, "F")] * len(conditions)
     whole = generator.prior
-    prior = Prior.fit(seen.relative, whole.mask, anyone, transform=seen.transform)
+    prior = Prior.fit(seen.relative, whole.mask, same, transform=seen.transform)
     coefficients = np.zeros_like(prior.coefficients)
-    coefficients[0] = np.tensordot(design(anyone[:1])[0], prior.coefficients, axes=1)
+    coefficients[0] = np.tensordot(design(same[:1])[0], prior.coefficients, axes=1)
     return _with_prior(generator, replace(prior, coefficients=coefficients))
 
 

@@ -1,4 +1,4 @@
-"""What two trainings on one machine cost each other: `python benchmarks/neighbours.py`.
+"""What two trainings on one machine cost each other: `python -m benchmarks.neighbours`.
 
 Each round measures the steps per second of a small 3D training alone, then of two side by side,
 in processes of their own, so that a slow minute of the machine meets both. The ratio is the steps
@@ -10,18 +10,14 @@ ACTIVE to see the difference.
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
 
+from benchmarks import result
 from contracts.console import command, say
 
 # Six convolutions on a quarter of the volume at 4 mm, as the blocks of a small network.
@@ -63,7 +59,8 @@ def side_by_side(count: int, seconds: float) -> list[float]:
     """Return the steps per second of each of some trainings that run at the same time."""
     started = [
         subprocess.Popen(
-            [sys.executable, __file__, "--member", "--seconds", str(seconds)],
+            [sys.executable, "-m", "benchmarks.neighbours", "--member", "--seconds", str(seconds)],
+            cwd=result.ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -81,28 +78,19 @@ def side_by_side(count: int, seconds: float) -> list[float]:
     return [float(process.communicate()[0]) for process in started]
 
 
-def measure(rounds: int, seconds: float) -> dict[str, object]:
-    """Return the steps per second of every round, and the ratios of together to alone."""
+def measure(rounds: int, seconds: float) -> result.Row:
+    """The steps per second of one alone and of both together, and the ratio of the two."""
     alone, together = [], []
     for i in range(rounds):
         alone.append(side_by_side(1, seconds)[0])
-        together.append(side_by_side(2, seconds))
-        ratio = sum(together[-1]) / alone[-1]
+        together.append(sum(side_by_side(2, seconds)))
+        ratio = together[-1] / alone[-1]
         say(f"round {i + 1}/{rounds}: together {ratio:.2f} of the steps of one alone")
-    ratios = [sum(pair) / one for pair, one in zip(together, alone, strict=True)]
     return {
         "policy": os.environ["OMP_WAIT_POLICY"],
-        "cpus": len(os.sched_getaffinity(0)),
-        "threads": os.environ.get("OMP_NUM_THREADS", "torch's default"),
-        "rounds": rounds,
-        "seconds": seconds,
-        "alone": [round(rate, 2) for rate in alone],
-        "together": [[round(rate, 2) for rate in pair] for pair in together],
-        "ratio": {
-            "median": round(statistics.median(ratios), 3),
-            "low": round(min(ratios), 3),
-            "high": round(max(ratios), 3),
-        },
+        "alone": result.of_rounds(alone),
+        "together": result.of_rounds(together),
+        "ratio": result.of_rounds([b / a for a, b in zip(alone, together, strict=True)]),
     }
 
 
@@ -111,11 +99,20 @@ def measure(rounds: int, seconds: float) -> dict[str, object]:
 @click.option("--seconds", type=float, default=5.0, show_default=True, help="Of each training.")
 @click.option("--member", is_flag=True, hidden=True)
 def main(rounds: int, seconds: float, member: bool) -> None:
-    """Steps per second of one training alone and of two side by side, as JSON."""
+    """Measure one training alone and two side by side, and write results/neighbours.json."""
+    from benchmarks import table_definitions
+
     if member:
-        print(train(seconds))
-    else:
-        click.echo(json.dumps(measure(rounds, seconds), indent=2))
+        click.echo(train(seconds))
+        return
+    found = result.write(
+        "neighbours",
+        [measure(rounds, seconds)],
+        n={"rounds": rounds},
+        threads=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)),
+        intervals=result.ROUNDS,
+    )
+    click.echo(table_definitions.TABLES["neighbours"].body(found))
 
 
 if __name__ == "__main__":

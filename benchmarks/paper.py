@@ -48,7 +48,7 @@ def operations(case: Case) -> tuple[float, int]:
     return counter.get_total_flops() / 1e12, sum(p.numel() for p in network.parameters())
 
 
-def preparation(folder: Path = result.RESULTS) -> float:
+def preparation(folder: Path | None = None) -> float:
     """Measured CPU seconds of encoding, template, prior and residual per voxel and subject.
 
     Raises
@@ -57,7 +57,10 @@ def preparation(folder: Path = result.RESULTS) -> float:
     """
     found = result.read("scaling", folder)
     if found is None:
-        raise UserError(f"no scaling.json in {folder}: run `python -m benchmarks.scaling` first")
+        raise UserError(
+            f"no scaling.json in {folder or result.RESULTS}: run "
+            "`python -m benchmarks.scaling` first"
+        )
     most = max(found.rows, key=lambda row: (row["voxels"], row["subjects"]))
     return float(most["prepare_seconds_per_volume"] / most["voxels"])
 
