@@ -16,9 +16,13 @@ def asked(site: str | None) -> Condition:
     return Condition(50, "F", site)
 
 
-def cohort(n: int = 60) -> list[Condition]:
-    ages = np.random.default_rng(0).uniform(20, 80, n)
-    return [Condition(float(a), "FM"[i % 2], SITES[i % 3]) for i, a in enumerate(ages)]  # type: ignore[arg-type]
+def cohort(sites: tuple[str | None, ...] = SITES) -> list[Condition]:
+    """Sixty women and men in turns, as the sites are."""
+    ages = np.random.default_rng(0).uniform(20, 80, 60)
+    return [
+        Condition(float(age), "M" if i % 2 else "F", sites[i % len(sites)])
+        for i, age in enumerate(ages)
+    ]
 
 
 def test_known_coefficients_come_back() -> None:
@@ -29,7 +33,7 @@ def test_known_coefficients_come_back() -> None:
 
 
 def test_residuals_are_orthogonal_to_the_design() -> None:
-    people = cohort()
+    people = cohort((None,))
     values = np.random.default_rng(2).normal(size=(60, 5)).astype(np.float32)
     rows = design(people)
     left = values - rows @ regress(values, people)

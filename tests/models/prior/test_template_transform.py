@@ -1,4 +1,4 @@
-"""The frame of a template: brains that differ in shape."""
+"""Volumes relative to the template: brains that differ in shape, taken apart and put together."""
 
 from __future__ import annotations
 
@@ -8,149 +8,118 @@ import numpy as np
 import pytest
 import torch
 
+from cohort import channels
+from cohort.group_template import AXES, GroupTemplate
+from cohort.interpolation import LinearInterpolation
 from contracts.condition import Condition
-from contracts.maps import FA, MD
-from models import representation
-from models.dispersion import dispersed
-from models.frame import AXES, Frame
-from models.prior import Prior
-from models.warp import Places, pull, smooth
+from contracts.maps import MAPS
+from models.prior.directions import directions
+from models.prior.prior import Prior
+from models.prior.template_transform import TemplateTransform
+from tests.cohort.tiny import bent_brains, people
 
-SHAPE = (16, 18, 14)
 COUNT = 32
 Cohort = tuple[np.ndarray, np.ndarray, list[Condition]]
-
-
-def people(count: int) -> list[Condition]:
-    return [Condition(20 + 60 * i / count, "F" if i % 2 else "M") for i in range(count)]
-
-
-def brains(count: int, seed: int = 0, noise: float = 0.02) -> tuple[np.ndarray, np.ndarray]:
-    """One brain, bent in as many ways: volumes (n, 2, X, Y, Z) and masks."""
-    rng = torch.Generator().manual_seed(seed)
-    grid = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n) for n in SHAPE), indexing="ij"))
-    radius = grid.pow(2).sum(dim=0).sqrt()
-    stripes = torch.sin(9 * grid[0]) * torch.sin(7 * grid[1]) * torch.sin(8 * grid[2])
-    shape = torch.stack([0.4 + 0.25 * stripes, 0.9 - 0.3 * stripes, 0.75 - radius])
-    volumes, masks = [], []
-    for _ in range(count):
-        bend = smooth(torch.randn(3, *SHAPE, generator=rng), 2.5)
-        one = pull(shape, 0.6 * bend / bend.std())
-        one[:2] *= 1 + noise * torch.randn(2, *SHAPE, generator=rng)
-        masks.append((one[2] > 0).numpy())
-        volumes.append((one[:2] * (one[2] > 0)).numpy() * np.array([1, 1e-3]).reshape(2, 1, 1, 1))
-    return np.stack(volumes).astype(np.float32), np.stack(masks)
+Fitted = tuple[TemplateTransform, np.ndarray]
 
 
 @pytest.fixture(scope="module")
 def cohort() -> Cohort:
-    volumes, masks = brains(COUNT)
-    encoded = representation.encode(volumes, masks, (FA, MD))
-    return encoded, representation.reach(masks), people(COUNT)
+    volumes, masks, conditions = bent_brains(COUNT)
+    return channels.encode(volumes, masks, MAPS), channels.reach(masks), conditions
 
 
 @pytest.fixture(scope="module")
-def fitted(cohort: Cohort) -> tuple[Frame, np.ndarray]:
-    return Frame.fit(*cohort)
+def fitted(cohort: Cohort) -> Fitted:
+    """The transform, and the displacements of the subjects."""
+    template, displacements = GroupTemplate.fit(*cohort)
+    found = np.array(displacements)
+    return TemplateTransform.fit(template, cohort[0], found, cohort[2]), found
 
 
 @pytest.fixture(scope="module")
-def prior(cohort: Cohort, fitted: tuple[Frame, np.ndarray]) -> Prior:
-    encoded, reach, known = cohort
-    frame, shifts = fitted
-    standard = np.stack([frame.displaced(v, s) for v, s in zip(encoded, shifts, strict=True)])
-    return Prior.fit(standard, reach, known, frame=frame)
+def relative(cohort: Cohort, fitted: Fitted) -> np.ndarray:
+    transform, displacements = fitted
+    found = [transform.relative(v, u) for v, u in zip(cohort[0], displacements, strict=True)]
+    return np.stack(found)
 
 
-def core(frame: Frame) -> np.ndarray:
+@pytest.fixture(scope="module")
+def prior(cohort: Cohort, fitted: Fitted, relative: np.ndarray) -> Prior:
+    _, reach, known = cohort
+    return Prior.fit(relative, reach, known, transform=fitted[0])
+
+
+def core(transform: TemplateTransform) -> np.ndarray:
     """Voxels well inside of everybody."""
-    inside: np.ndarray = frame.coarse()[-1] > 0.5
+    inside: np.ndarray = transform.template.on_grid()[-1] > 0.5
     return inside
 
 
-def test_shape_explains_what_bent_brains_differ_in(
-    cohort: Cohort, fitted: tuple[Frame, np.ndarray]
+def test_relative_volumes_are_put_together_again(
+    cohort: Cohort, fitted: Fitted, relative: np.ndarray
 ) -> None:
-    frame, _ = fitted
-    volumes, masks = brains(8, seed=5)  # whom the template has not seen
-    encoded = representation.encode(volumes, masks, (FA, MD))
-    inside = core(frame)
-    left = []
-    for one, who in zip(encoded, people(8), strict=True):
-        shift = torch.from_numpy(frame.shift(one, who))
-        left.append(one - pull(torch.from_numpy(frame.image), shift).numpy())
-    shapeless = encoded - cohort[0].mean(axis=0)
-    for k in (0, 1):
-        after, before = (np.square(a[:, k][:, inside]).mean() for a in (np.stack(left), shapeless))
-        assert after < 0.3 * before
-
-
-def test_standard_volumes_are_put_together_again(
-    cohort: Cohort, fitted: tuple[Frame, np.ndarray]
-) -> None:
-    encoded, reach, known = cohort
-    frame, shifts = fitted
-    standard = frame.standard(encoded[:4], known[:4])
-    np.testing.assert_array_equal(standard[:, -AXES:], shifts[:4] * reach)
-    for one, again, s in zip(encoded, frame.volumes(standard), shifts, strict=False):
-        np.testing.assert_array_equal(representation.brain(one), representation.brain(again))
-        kept = reach & (
-            np.abs(frame._normal(one, torch.from_numpy(s), Places(torch.from_numpy(s)))) < 2.999
-        ).all(axis=0)
+    encoded, reach, _ = cohort
+    transform, displacements = fitted
+    np.testing.assert_array_equal(relative[:, -AXES:], displacements * reach)
+    again = transform.absolute(relative[:4])
+    for one, other, u in zip(encoded, again, displacements, strict=False):
+        np.testing.assert_array_equal(channels.brain(one), channels.brain(other))
+        at = LinearInterpolation(torch.from_numpy(u))
+        scores = transform._scores(one, torch.from_numpy(u), at)
+        kept = reach & (np.abs(scores) < 2.999).all(axis=0)
         assert kept.sum() > 0.9 * reach.sum()
-        np.testing.assert_allclose(again[:, kept], one[:, kept], atol=1e-3)
+        np.testing.assert_allclose(other[:, kept], one[:, kept], atol=1e-3)
+
+
+def test_registering_finds_the_same(
+    cohort: Cohort, fitted: Fitted, relative: np.ndarray
+) -> None:
+    found = fitted[0].registered(cohort[0][:3], cohort[2][:3])
+    np.testing.assert_array_equal(found, relative[:3])
 
 
 def test_channels_are_normal_and_apart_once_conditions_are_known(
-    cohort: Cohort, fitted: tuple[Frame, np.ndarray]
+    cohort: Cohort, fitted: Fitted, relative: np.ndarray
 ) -> None:
-    encoded, _, _ = cohort
-    frame, shifts = fitted
-    inside = core(frame)
-    standard = np.stack([frame.displaced(v, s) for v, s in zip(encoded, shifts, strict=True)])
-    z = standard[:, :2][:, :, inside]
-    assert float(z.std()) == pytest.approx(1, abs=0.15)
-    unmixed = replace(
-        frame,
-        mixing=np.broadcast_to(np.eye(3).reshape(3, 3, 1, 1, 1), frame.mixing.shape).astype(
-            np.float32
-        ),
-    )
-    raw = np.stack([unmixed.displaced(v, s) for v, s in zip(encoded, shifts, strict=True)])
+    transform, displacements = fitted
+    inside = core(transform)
+    assert float(relative[:, :2][:, :, inside].std()) == pytest.approx(1, abs=0.15)
+    alone = np.broadcast_to(np.eye(3).reshape(3, 3, 1, 1, 1), transform.mixing.shape)
+    unmixed = replace(transform, mixing=alone.astype(np.float32))
+    raw = np.stack([unmixed.relative(v, u) for v, u in zip(cohort[0], displacements, strict=True)])
     coupled, apart = (
         abs(np.corrcoef(a[:, 0][:, inside].ravel(), a[:, 1][:, inside].ravel())[0, 1])
-        for a in (raw, standard)
+        for a in (raw, relative)
     )
     assert apart < 0.4 * coupled
 
 
-def test_the_outline_alone_is_enough_for_a_given_brain(
-    cohort: Cohort, fitted: tuple[Frame, np.ndarray]
-) -> None:
+def test_the_boundary_alone_is_enough_for_a_given_brain(cohort: Cohort, fitted: Fitted) -> None:
     encoded, _, known = cohort
-    frame, _ = fitted
-    levels = encoded[:2, -1]
-    told = frame.outlined(levels, known[:2])
+    transform, _ = fitted
+    distances = encoded[:2, -1]
+    told = transform.from_boundary(distances, known[:2])
     assert not told[:, :2].any()
     assert told[:, 3:].any()
-    made = frame.volumes(told, levels)
-    np.testing.assert_array_equal(made[:, -1], levels)
+    made = transform.absolute(told, distances)
+    np.testing.assert_array_equal(made[:, -1], distances)
 
 
-def test_level_sets_are_those_of_their_brains(prior: Prior) -> None:
+def test_signed_distances_are_those_of_their_brains(prior: Prior) -> None:
     rng = np.random.default_rng(4)
     drawn = rng.standard_normal((3, *prior.scale.shape)).astype(np.float32) * prior.mask
     for one in prior.volume(drawn, people(3)):
-        np.testing.assert_array_equal(one[-1], representation.level_set(representation.brain(one)))
+        np.testing.assert_array_equal(one[-1], channels.signed_distance(channels.brain(one)))
 
 
-def test_a_brain_that_is_not_there_has_no_level_set(prior: Prior) -> None:
-    frame = prior.frame
-    assert frame is not None
-    nowhere = replace(frame, image=np.concatenate([frame.image[:-1], 0 * frame.image[-1:] - 9]))
-    made = nowhere.volumes(np.zeros((1, *prior.scale.shape), dtype=np.float32))
+def test_a_brain_that_is_not_there_has_no_distance(prior: Prior, fitted: Fitted) -> None:
+    template = fitted[0].template
+    image = np.concatenate([template.image[:-1], 0 * template.image[-1:] - 9])
+    nowhere = replace(fitted[0], template=replace(template, image=image))
+    made = nowhere.absolute(np.zeros((1, *prior.scale.shape), dtype=np.float32))
     assert np.isfinite(made).all()
-    assert not representation.brain(made).any()
+    assert not channels.brain(made).any()
 
 
 def test_a_gain_is_found_and_taken_away(cohort: Cohort, prior: Prior) -> None:
@@ -166,48 +135,56 @@ def test_a_gain_is_found_and_taken_away(cohort: Cohort, prior: Prior) -> None:
     )
 
 
-@pytest.mark.parametrize("wrong", [0.8, 1.1])
-def test_displacements_of_any_scale_are_brought_to_the_same(
-    cohort: Cohort, prior: Prior, wrong: float
-) -> None:
-    encoded, _, known = cohort
-    expected = dispersed(prior, encoded, known).scale
-    assert (expected[:-AXES] == prior.scale[:-AXES]).all()
-    scale = prior.scale.copy()
-    scale[-AXES:] *= wrong
-    found = dispersed(replace(prior, scale=scale), encoded, known).scale
-    inside = prior.mask
-    ratio = found[-AXES:, inside] / expected[-AXES:, inside]
-    if wrong < 1:
-        np.testing.assert_allclose(ratio, 1, atol=0.06)
-    else:  # displacements are never made smaller than registration finds them
-        assert (ratio <= wrong + 1e-3).all()
-
-
-def test_stretched_displacements_are_those_that_are_drawn(cohort: Cohort, prior: Prior) -> None:
-    encoded, _, known = cohort
-    standard = prior.standard(encoded[:3], known[:3])
-    found = replace(prior, scale=prior.scale * 1.25, stretch=1.25)
-    plain, stretched = (found.normal(standard, known[:3], s) for s in (False, True))
-    expected = prior.normal(standard, known[:3])
-    np.testing.assert_array_equal(stretched[:, :-AXES], plain[:, :-AXES])
-    np.testing.assert_allclose(stretched[:, -AXES:], expected[:, -AXES:], atol=1e-4)
-
-
-def test_a_prior_without_a_frame_has_no_shapes_to_scale(cohort: Cohort) -> None:
+def test_what_is_expected_of_a_brain_has_its_shape(cohort: Cohort, prior: Prior) -> None:
     encoded, reach, known = cohort
-    with pytest.raises(ValueError, match="with a frame"):
-        dispersed(Prior.fit(encoded, reach, known), encoded, known)
+    expected = prior.expected(encoded[0], known[0])
+    np.testing.assert_array_equal(expected[-1], encoded[0, -1])
+    inside = reach & (encoded[0, -1] > 0.3)
+    mean = encoded.mean(axis=0)
+    own, others = (np.square(encoded[0, :2] - v)[:, inside].mean() for v in (expected[:2], mean[:2]))
+    assert own < 0.4 * others
 
 
-def test_arrays_of_all_subjects_may_lie_on_disk(
-    cohort: Cohort, fitted: tuple[Frame, np.ndarray], tmp_path: object
+def test_arrays_of_all_subjects_may_lie_elsewhere(cohort: Cohort, fitted: Fitted) -> None:
+    encoded, _, known = cohort
+    transform, displacements = fitted
+    moved = np.full(encoded.shape, np.nan, dtype=np.float32)
+    found = TemplateTransform.fit(
+        transform.template, encoded, displacements, known, moved=moved
+    )
+    assert np.isfinite(moved).all()
+    for name, expected in transform.arrays().items():
+        np.testing.assert_array_equal(found.arrays()[name], expected, err_msg=name)
+
+
+def test_arrays_make_the_same_transform(
+    cohort: Cohort, fitted: Fitted, relative: np.ndarray
 ) -> None:
-    from pathlib import Path
+    transform, displacements = fitted
+    again = TemplateTransform.from_arrays(transform.arrays())
+    assert again.channels == transform.channels == relative.shape[1]
+    np.testing.assert_array_equal(again.relative(cohort[0][0], displacements[0]), relative[0])
 
-    encoded, reach, known = cohort
-    assert isinstance(tmp_path, Path)
-    frame, shifts = Frame.fit(encoded, reach, known, scratch=tmp_path / "fit")
-    np.testing.assert_array_equal(shifts, fitted[1])
-    np.testing.assert_array_equal(frame.knots, fitted[0].knots)
-    assert (tmp_path / "fit" / "shift.npy").exists()
+
+def test_sensitivity_is_what_a_unit_changes(fitted: Fitted) -> None:
+    """A tenth of a voxel along one axis moves the maps by a tenth of the template's slope."""
+    transform, _ = fitted
+    still = np.zeros((1, transform.channels, *transform.template.mask.shape), dtype=np.float32)
+    moved = still.copy()
+    moved[:, -3] = 0.1
+    change = (transform.absolute(moved) - transform.absolute(still))[0, :-1] / 0.1
+    told = transform.sensitivity()[-3]
+    size = np.sqrt((change**2).sum(axis=0))
+    inside = core(transform)
+    # The sensitivity is a central difference over two voxels, the step one between half voxels.
+    assert np.corrcoef(size[inside], told[inside])[0, 1] > 0.6
+    assert 0.7 < size[inside].mean() / told[inside].mean() < 2
+
+
+def test_directions_are_finite_and_inside_the_mask(fitted: Fitted) -> None:
+    transform, _ = fitted
+    found = directions(transform)
+    assert found.shape[1:] == (transform.channels, *transform.template.mask.shape)
+    assert np.isfinite(found).all()
+    assert not found[:, :, ~transform.template.mask].any()
+    assert (np.abs(found).max(axis=(1, 2, 3, 4)) > 0).all()
