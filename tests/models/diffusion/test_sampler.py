@@ -2,87 +2,96 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from models.config import PathConfig, PathName, SamplerName
-from models.denoiser import Estimate
-from models.field import Waves, spread
-from models.path import Path
-from models.sampler import Denoise, Draw, Sampler
+from models.config import PathName, SamplerName
+from models.diffusion.denoiser import Estimate
+from models.diffusion.path import Path, sampling_times
+from models.diffusion.sampler import Denoise, Draw, Sampler
+from models.prior.covariance import Covariance
+from models.prior.spectrum import SpectralBasis, posterior_sd
 from tests.models.fields import SHAPE, coloured, white
-from tests.models.paths import PATHS, PUBLISHED
 
 EVERYWHERE = torch.ones(SHAPE)
-WHITE, COLOURED = Waves(white(1)), Waves(coloured(1, peak=100.0))
-SAMPLERS: tuple[SamplerName, ...] = ("dpm++", "ddim", "ancestral")
-DIFFUSION: tuple[PathName, ...] = ("linear", "scaled_linear", "cosine")
+WHITE, COLOURED = SpectralBasis(white(1)), SpectralBasis(coloured(1, peak=100.0))
+FLOW, DDPM = Path("flow"), Path("ddpm")
+SAMPLERS: tuple[SamplerName, ...] = ("dpm++", "ancestral")
 
 
 def noise(n: int = 1) -> Tensor:
     return torch.randn(n, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def drawing(n: int = 1, seed: int = 0) -> Draw:
+def drawing(n: int = 1, seed: int = 0, channels: int = 1) -> Draw:
     rng = torch.Generator().manual_seed(seed)
-    return lambda: torch.randn(n, 1, *SHAPE, generator=rng)
+    return lambda: torch.randn(n, channels, *SHAPE, generator=rng)
 
 
-def gaussian(path: Path, waves: Waves, clean: Callable[[Tensor, float, float], Tensor]) -> Denoise:
-    """A denoiser with a Gaussian start that estimates clean(x, a, s) in the end."""
+def wiener(basis: SpectralBasis) -> Callable[[Tensor, float, float], Tensor]:
+    power = basis.power
+    return lambda x, a, s: basis.inverse(basis(x) * (a * power / (a**2 * power + s**2)))
+
+
+def of_flow(
+    basis: SpectralBasis, clean: Callable[[Tensor, float, float], Tensor] | None = None
+) -> Denoise:
+    """A denoiser on the flow that estimates clean(x, a, s); default: the Gaussian mean."""
 
     def denoise(x: Tensor, t: float) -> Estimate:
-        a, s = (float(part) for part in path(torch.tensor(t, dtype=torch.float64)))
-        known = waves.inverse(waves(x) * (a * waves.power / (a**2 * waves.power + s**2)))
-        unit = spread(waves.power, a, s)
-        return Estimate(clean(x, a, s), unit, known, unit)
+        a, s = 1 - t, t
+        mean, sd = wiener(basis)(x, a, s), posterior_sd(basis.power, a, s)
+        return Estimate(mean if clean is None else clean(x, a, s), sd, mean, sd)
 
     return denoise
 
 
-def bare(path: Path, network: Callable[[Tensor, float], Tensor], bound: float = 1e9) -> Denoise:
-    """A denoiser without a start around a network that predicts what the path says."""
+def of_ddpm(clean: Callable[[Tensor, float, float], Tensor]) -> Denoise:
+    """A denoiser of DDPM that estimates clean(x, a, s)."""
 
     def denoise(x: Tensor, t: float) -> Estimate:
-        through, scale = path.scales(*path(torch.tensor(t)))
-        clean = through * x + scale * network(x, t)
-        return Estimate(clean, scale, torch.zeros_like(x), torch.ones(())).bounded(bound)
+        a, s = (float(part) for part in DDPM(torch.tensor(t, dtype=torch.float64)))
+        one = torch.ones(())
+        return Estimate(clean(x, a, s), one, torch.zeros_like(x), one)
 
     return denoise
 
 
-def wiener(waves: Waves) -> Callable[[Tensor, float, float], Tensor]:
-    power = waves.power
-    return lambda x, a, s: waves.inverse(waves(x) * (a * power / (a**2 * power + s**2)))
+def curved(x: Tensor, t: float) -> Tensor:
+    """Noise as a network may predict it: what no integrator has in closed form."""
+    return torch.tanh(x) + 0.3 * t * x.roll(1, dims=-1)
 
 
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("sampler", ["dpm++", "ddim"])
-def test_without_correction_any_number_of_steps_is_exact(name: PathName, sampler: Any) -> None:
-    path = Path(PathConfig(path=name))
-    expected = COLOURED.inverse(COLOURED(noise()) * COLOURED.power.sqrt())
-    for steps in (1, 2, 16):
-        denoise = gaussian(path, COLOURED, wiener(COLOURED))
-        found = Sampler(sampler, path, COLOURED, steps)(denoise, drawing(), EVERYWHERE)
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+def predicting_noise(limit: float = 1e9) -> Denoise:
+    """The denoiser of DDPM whose network is `curved`."""
+
+    def denoise(x: Tensor, t: float) -> Estimate:
+        a, s = DDPM(torch.tensor(t))
+        one = torch.ones(())
+        clean = (x - s * curved(x, t)) / a
+        return Estimate(clean, -s / a, torch.zeros_like(x), one).clipped(limit)
+
+    return denoise
 
 
-@pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("steps", [1, 2, 16])
-def test_ancestral_sampling_without_correction_has_the_moments_of_the_gaussian(
-    name: PathName, steps: int
-) -> None:
-    path, n = Path(PathConfig(path=name)), 64
-    denoise = gaussian(path, COLOURED, wiener(COLOURED))
-    found = Sampler("ancestral", path, COLOURED, steps)(denoise, drawing(n), EVERYWHERE)
+def test_without_correction_any_number_of_steps_is_exact(steps: int) -> None:
+    expected = COLOURED.inverse(COLOURED(noise()) * COLOURED.power.sqrt())
+    found = Sampler("dpm++", FLOW, COLOURED, steps)(of_flow(COLOURED), drawing(), EVERYWHERE)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 16])
+def test_ancestral_sampling_without_correction_has_the_moments_of_the_gaussian(steps: int) -> None:
+    n = 64
+    sampler = Sampler("ancestral", FLOW, COLOURED, steps)
+    found = sampler(of_flow(COLOURED), drawing(n), EVERYWHERE)
     white_again = COLOURED(found) / COLOURED.power.sqrt()
     count = n * white_again[0].numel()
     assert float(white_again.mean()) == pytest.approx(0, abs=4 / math.sqrt(count))
@@ -93,118 +102,70 @@ def test_ancestral_sampling_without_correction_has_the_moments_of_the_gaussian(
         assert float(values.square().mean()) == pytest.approx(1, abs=accuracy)
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_plain_ancestral_sampling_comes_to_the_variance_with_the_steps(name: PathName) -> None:
-    """The exact denoiser of N(0, 0.6^2) without a start: Ho's posterior falls short of the
-    variance of D, less so with more steps."""
-    path, sd = Path(PathConfig(path=name, start="none", prediction="x")), 0.6
-
-    def network(x: Tensor, t: float) -> Tensor:
-        a, s = path(torch.tensor(t))
-        gain: Tensor = a * sd**2 / (a**2 * sd**2 + s**2)
-        return gain * x
-
+def test_ancestral_sampling_of_ddpm_comes_to_the_variance_with_the_steps() -> None:
+    """The exact denoiser of N(0, 0.6^2): Ho's posterior falls short of the variance of D, less so
+    with more steps."""
+    sd = 0.6
+    denoise = of_ddpm(lambda x, a, s: a * sd**2 / (a**2 * sd**2 + s**2) * x)
     short = []
     for steps in (10, 40, 160):
-        found = Sampler("ancestral", path, WHITE, steps)(
-            bare(path, network), drawing(32), EVERYWHERE
-        )
+        found = Sampler("ancestral", DDPM, WHITE, steps)(denoise, drawing(32), EVERYWHERE)
         assert float(found.mean()) == pytest.approx(0, abs=0.02)
         short.append(1 - float(found.var()) / sd**2)
     assert short[0] > short[1] > short[2] > -0.03
     assert short[2] < 0.1
 
 
-def scale_error(path: Path, sampler: SamplerName, steps: int, sd: float) -> float:
-    """Relative error where data are N(0, sd^2) and the Gaussian start, if any, believes in sd 1;
-    the rest is correction. The true flow multiplies what it starts from by a known factor."""
+def scale_error(path: Path, steps: int, sd: float) -> float:
+    """Relative error of dpm++ where data are N(0, sd^2) and the Gaussian model, if any, believes
+    in sd 1; the rest is correction. The true flow multiplies what it starts from by a known
+    factor."""
 
     def truth(x: Tensor, a: float, s: float) -> Tensor:
         return a * sd**2 / (a**2 * sd**2 + s**2) * x
 
     a, s = (float(part) for part in path(torch.tensor(1.0)))
-    denoise = gaussian(path, WHITE, truth)
-    begin = 1.0
-    if path.config.start == "none":
-        begin = s
-        denoise = bare(path, lambda x, t: truth(x, *map(float, path(torch.tensor(t)))))
-    found = Sampler(sampler, path, WHITE, steps)(denoise, drawing(), EVERYWHERE)
+    begin, denoise = (1.0, of_flow(WHITE, truth)) if path is FLOW else (s, of_ddpm(truth))
+    found = Sampler("dpm++", path, WHITE, steps)(denoise, drawing(), EVERYWHERE)
     expected = begin * sd / math.sqrt(a**2 * sd**2 + s**2)
     return float(((found / noise() - expected) / expected).abs().mean())
 
 
-@pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("sd", [0.5, 0.8, 1.5])
-def test_a_correction_turns_one_gaussian_into_another(name: PathName, sd: float) -> None:
-    assert scale_error(Path(PathConfig(path=name)), "dpm++", 32, sd) < 0.02
+def test_a_correction_turns_one_gaussian_into_another(sd: float) -> None:
+    assert scale_error(FLOW, 32, sd) < 0.02
 
 
-@pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize(("sampler", "order"), [("dpm++", 1.6), ("ddim", 0.7)])
-def test_error_falls_with_the_order_of_the_sampler(
-    name: PathName, sampler: Any, order: float
-) -> None:
-    path = Path(PathConfig(path=name))
-    errors = [scale_error(path, sampler, steps, 0.6) for steps in (32, 64)]
-    assert math.log2(errors[0] / errors[1]) > order
+def test_the_error_on_the_flow_is_of_second_order() -> None:
+    errors = [scale_error(FLOW, steps, 0.6) for steps in (32, 64)]
+    assert math.log2(errors[0] / errors[1]) > 1.6
 
 
-@pytest.mark.parametrize("name", PATHS)
-def test_without_a_start_samplers_come_to_the_solution_too(name: PathName) -> None:
-    path = Path(PathConfig(path=name, start="none", prediction="x"))
-    for sampler, most in (("dpm++", 0.04), ("ddim", 0.08)):
-        errors = [scale_error(path, sampler, steps, 0.6) for steps in (16, 64)]  # type: ignore[arg-type]
-        assert errors[1] < errors[0] / 3, sampler
-        assert errors[1] < most, sampler
+def test_ddpm_comes_to_the_solution_too() -> None:
+    errors = [scale_error(DDPM, steps, 0.6) for steps in (16, 64)]
+    assert errors[1] < errors[0] / 3
+    assert errors[1] < 0.04
 
 
-def curved(x: Tensor, t: float) -> Tensor:
-    """What no integrator has in closed form."""
-    return torch.tanh(x) + 0.3 * t * x.roll(1, dims=-1)
-
-
-@pytest.mark.parametrize("name", DIFFUSION)
-@pytest.mark.parametrize("prediction", ["epsilon", "v", "x"])
-def test_without_a_start_ddim_is_the_published_one(name: PathName, prediction: Any) -> None:
-    from monai.networks.schedulers import DDIMScheduler
-
-    word = {"epsilon": "epsilon", "v": "v_prediction", "x": "sample"}[prediction]
-    scheduler = DDIMScheduler(**PUBLISHED[name], clip_sample=False, prediction_type=word)
-    scheduler.set_timesteps(4)
-    path = Path(PathConfig(path=name, start="none", prediction=prediction))
-    x = noise() * path(torch.tensor(1.0))[1]
-    for k in (999, 749, 499, 249):
-        x, _ = scheduler.step(curved(x, (k + 1) / 1000), k, x)
-    found = Sampler("ddim", path, WHITE, 4)(bare(path, curved), drawing(), EVERYWHERE)
-    torch.testing.assert_close(found, x, atol=2e-3, rtol=2e-3)
-
-
-@pytest.mark.parametrize("name", DIFFUSION)
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
-def test_without_a_start_ancestral_sampling_is_ddpm(name: PathName, prediction: Any) -> None:
-    """All 1000 steps, the smaller variance, estimates cut, the same noise."""
+def test_ancestral_sampling_of_ddpm_is_the_published_one() -> None:
+    """All 1000 steps, the smaller variance, estimates clipped, the same noise."""
     from monai.networks.schedulers import DDPMScheduler
 
-    word = {"epsilon": "epsilon", "v": "v_prediction"}[prediction]
-    scheduler = DDPMScheduler(
-        **PUBLISHED[name], prediction_type=word, clip_sample_min=-3.0, clip_sample_max=3.0
-    )
-    path = Path(PathConfig(path=name, start="none", prediction=prediction))
+    scheduler = DDPMScheduler(schedule="linear_beta", clip_sample_min=-3.0, clip_sample_max=3.0)
     rng = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 1, *SHAPE, generator=rng) * path(torch.tensor(1.0))[1]
+    x = torch.randn(1, 1, *SHAPE, generator=rng) * DDPM(torch.tensor(1.0))[1]
     for k in range(999, -1, -1):
         x, _ = scheduler.step(curved(x, (k + 1) / 1000), k, x, generator=rng)
-    sampler = Sampler("ancestral", path, WHITE, 1000)
-    found = sampler(bare(path, curved, bound=3.0), drawing(), EVERYWHERE)
+    sampler = Sampler("ancestral", DDPM, WHITE, 1000)
+    found = sampler(predicting_noise(3.0), drawing(), EVERYWHERE)
     assert float(x.std()) > 0.1
     torch.testing.assert_close(found, x, atol=2e-3, rtol=2e-3)
 
 
-def test_without_a_start_dpm_is_algorithm_2_of_lu_et_al() -> None:
+def test_for_ddpm_the_integrator_is_algorithm_2_of_lu_et_al() -> None:
     """Down to the last step, which leads to sigma = 0 and is of first order."""
-    path = Path(PathConfig(path="linear", start="none", prediction="v"))
-    denoise, times = bare(path, curved), path.times(12)
-    a, s = path(torch.tensor(times, dtype=torch.float64))
+    denoise, times = predicting_noise(), sampling_times(12)
+    a, s = DDPM(torch.tensor(times, dtype=torch.float64))
     log = (a / s).log()
     x, clean = noise() * s[0], [torch.empty(0)]
     for i, (t, _) in enumerate(pairwise(times), start=1):
@@ -218,15 +179,14 @@ def test_without_a_start_dpm_is_algorithm_2_of_lu_et_al() -> None:
             r = (log[i - 1] - log[i - 2]) / h
             d = (1 + 1 / (2 * r)) * clean[i] - 1 / (2 * r) * clean[i - 1]
         x = s[i] / s[i - 1] * x - a[i] * torch.expm1(-h) * d
-    found = Sampler("dpm++", path, WHITE, 12)(denoise, drawing(), EVERYWHERE)
+    found = Sampler("dpm++", DDPM, WHITE, 12)(denoise, drawing(), EVERYWHERE)
     torch.testing.assert_close(found, x, atol=1e-4, rtol=1e-4)
 
 
-def test_on_the_flow_the_default_is_the_exponential_integrator_in_its_time() -> None:
-    """dy/dt = - spread F n / (t q), integrated as the formula stands."""
-    path = Path(PathConfig())
-    power, times = COLOURED.power.double(), path.times(5)
-    denoise = gaussian(path, COLOURED, lambda x, a, s: 0.7 * wiener(COLOURED)(x, a, s) + 0.1 * x)
+def test_on_the_flow_it_is_the_exponential_integrator_in_its_time() -> None:
+    """dy/dt = - d F n / (t q), integrated as the formula stands."""
+    power, times = COLOURED.power.double(), sampling_times(5)
+    denoise = of_flow(COLOURED, lambda x, a, s: 0.7 * wiener(COLOURED)(x, a, s) + 0.1 * x)
 
     def q(t: float) -> Tensor:
         return ((1 - t) ** 2 * power + t**2).sqrt()
@@ -236,36 +196,38 @@ def test_on_the_flow_the_default_is_the_exponential_integrator_in_its_time() -> 
         n = denoise(COLOURED.inverse((y * q(t)).float()), t).correction
         slope = n if i == 0 else n + (t - s) / (times[i - 1] - t) / 2 * (n - previous)
         fine = np.linspace(s, t, 2001)
-        rate = torch.stack([spread(power, 1 - u, u) / (max(u, 1e-9) * q(u)) for u in fine])
+        rate = torch.stack([posterior_sd(power, 1 - u, u) / (max(u, 1e-9) * q(u)) for u in fine])
         y = y + COLOURED(slope) * torch.trapezoid(rate, torch.from_numpy(fine), dim=0)
         previous = n
-    found = Sampler("dpm++", path, COLOURED, 5)(denoise, drawing(), EVERYWHERE)
+    found = Sampler("dpm++", FLOW, COLOURED, 5)(denoise, drawing(), EVERYWHERE)
     torch.testing.assert_close(found, COLOURED.inverse((y * q(0)).float()), atol=1e-3, rtol=1e-3)
 
 
-def test_outside_the_mask_stays_empty() -> None:
+@pytest.mark.parametrize("path", ["flow", "ddpm"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_outside_the_mask_stays_empty(path: PathName, name: SamplerName) -> None:
     mask = torch.zeros(SHAPE)
     mask[2:6] = 1
-    for name, sampler in itertools.product(PATHS, SAMPLERS):
-        path = Path(PathConfig(path=name))
-        denoise = gaussian(path, COLOURED, lambda x, a, s: mask * wiener(COLOURED)(x, a, s))
-        seen: list[float] = []
+    mean = wiener(COLOURED)
+    if path == "flow":
+        inner = of_flow(COLOURED, lambda x, a, s: mask * mean(x, a, s))
+    else:
+        inner = of_ddpm(lambda x, a, s: mask * mean(x, a, s))
+    seen: list[float] = []
 
-        def watch(
-            x: Tensor, t: float, inner: Denoise = denoise, seen: list[float] = seen
-        ) -> Estimate:
-            seen.append(float(x[:, :, mask == 0].std()))
-            return inner(x, t)
+    def watch(x: Tensor, t: float) -> Estimate:
+        seen.append(float(x[:, :, mask == 0].std()))
+        return inner(x, t)
 
-        found = Sampler(sampler, path, COLOURED, 4)(watch, drawing(4), mask)
-        assert float(found[:, :, mask == 0].abs().max()) < 1e-6
-        assert found[:, :, mask > 0].std() > 0.1
-        _, s = path(torch.tensor(path.times(4)[:-1]))
-        torch.testing.assert_close(torch.tensor(seen), s, atol=0.05, rtol=0)
+    found = Sampler(name, Path(path), COLOURED, 4)(watch, drawing(4), mask)
+    assert float(found[:, :, mask == 0].abs().max()) < 1e-6
+    assert found[:, :, mask > 0].std() > 0.1
+    _, s = Path(path)(torch.tensor(sampling_times(4)[:-1]))
+    torch.testing.assert_close(torch.tensor(seen), s, atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize(("sampler", "draws"), [("dpm++", 1), ("ddim", 1), ("ancestral", 4)])
-def test_steps_are_reported_and_noise_is_drawn_in_order(sampler: Any, draws: int) -> None:
+@pytest.mark.parametrize(("name", "draws"), [("dpm++", 1), ("ancestral", 4)])
+def test_steps_are_reported_and_noise_is_drawn_in_order(name: SamplerName, draws: int) -> None:
     told: list[tuple[int, int]] = []
     drawn: list[Tensor] = []
     draw = drawing()
@@ -274,8 +236,53 @@ def test_steps_are_reported_and_noise_is_drawn_in_order(sampler: Any, draws: int
         drawn.append(draw())
         return drawn[-1]
 
-    path = Path(PathConfig())
-    denoise = gaussian(path, WHITE, wiener(WHITE))
-    Sampler(sampler, path, WHITE, 3)(denoise, count, EVERYWHERE, lambda i, n: told.append((i, n)))
+    sampler = Sampler(name, FLOW, WHITE, 3)
+    sampler(of_flow(WHITE), count, EVERYWHERE, lambda i, n: told.append((i, n)))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert len(drawn) == draws
+
+
+def coupled() -> SpectralBasis:
+    """Two white channels that share a mode of large variance."""
+    mode = np.full((1, 2, *SHAPE), 1 / np.sqrt(2 * np.prod(SHAPE)), dtype=np.float16)
+    power = np.ones((2, *SHAPE), dtype=np.float32)
+    return SpectralBasis(Covariance(power, mode, np.array([400.0], dtype=np.float32)))
+
+
+@pytest.mark.parametrize("path", [FLOW, DDPM], ids=["flow", "ddpm"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_given_channels_are_known_on_the_way_and_in_the_end(name: SamplerName, path: Path) -> None:
+    basis = coupled()
+    begin, given = drawing(2, 0, channels=2)(), drawing(2, 1)()
+    seen: list[tuple[Tensor, float]] = []
+    inner = of_flow(basis) if path is FLOW else of_ddpm(lambda x, a, s: a * x)
+
+    def denoise(x: Tensor, t: float) -> Estimate:
+        seen.append((x[:, -1:], t))
+        return inner(x, t)
+
+    sampler = Sampler(name, path, basis, 4)
+    found = sampler(denoise, lambda: begin, EVERYWHERE, given=given)
+    assert len(seen) == 4
+    for channel, t in seen:
+        a, s = path(torch.tensor(t))
+        torch.testing.assert_close(channel, a * given + s * begin[:, -1:])
+    assert torch.equal(found[:, -1:], given)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_other_channels_follow_the_given_one(name: SamplerName) -> None:
+    """In a Gaussian field their mean is known: C_mg C_gg^-1 times what is given.
+
+    The shared mode adds 400 / n to every covariance between voxels, n = 2 N of them.
+    """
+    basis, voxels = coupled(), int(np.prod(SHAPE))
+    given = torch.full((40, 1, *SHAPE), 0.8)
+    shared = (400 - 1) / (2 * voxels)
+    expected = 0.8 * voxels * shared / (1 + voxels * shared)
+    draw = drawing(40, channels=2)
+    draws = Sampler(name, FLOW, basis, 16)(of_flow(basis), draw, EVERYWHERE, given=given)
+    means = draws[:, 0].mean(dim=(1, 2, 3))
+    assert float(means.mean()) == pytest.approx(expected, abs=0.05 * expected)
+    left = (shared / (1 + voxels * shared) + 1 / voxels) ** 0.5
+    assert float(means.std()) == pytest.approx(left, rel=0.25)
