@@ -98,7 +98,7 @@ def test_the_page_prints_its_views_serves_clients_and_ends(
         assert champion.folder.is_relative_to(tmp_path)
     finally:
         server.terminate()
-    assert server.wait(60) is not None
+        server.communicate(timeout=60)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
