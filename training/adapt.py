@@ -153,6 +153,7 @@ def adapt_generator(
 
 def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     """Adapt the base of `dim`, save to ``data/models/<dim>/adapted`` and log the run."""
+    from cohort.stage_output import whole_folder
     from evaluation.held_out import score
     from models.generator import Generator
     from training import stage
@@ -184,7 +185,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
             (base, paths.DERIVATIVES, paths.SPLIT),
         )
         with run:
-            with stage.replaced(out) as folder:
+            with whole_folder(out) as folder:
                 result = adapt_generator(base, folder, settings, held_out, data, work, run)
                 generator = Generator.load(folder)
                 generator.with_provenance({**generator.provenance, **tags}).save(folder)
