@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from cohort.tensor import B0_LIMIT
@@ -40,6 +39,8 @@ class Dwi(NamedTuple):
     @property
     def zooms(self) -> NDArray[np.float64]:
         """Voxel edges in mm, (3,)."""
+        from nibabel.affines import voxel_sizes
+
         return np.asarray(voxel_sizes(self.affine), dtype=np.float64)
 
     @property

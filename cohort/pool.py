@@ -82,14 +82,12 @@ def _side_by_side(
                     idle.append(_one_process())
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 key, executor = running.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool:
+                broken = isinstance(future.exception(), BrokenProcessPool)
+                idle.append(_one_process() if broken else executor)
+                if broken:
                     died.append(key)
-                    idle.append(_one_process())
                 else:
-                    idle.append(executor)
-                    yield key, result
+                    yield key, future.result()
     finally:
         for executor in [*idle, *(executor for _, executor in running.values())]:
             executor.shutdown(wait=True, cancel_futures=True)

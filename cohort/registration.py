@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from contracts.space import Space, mni_space
@@ -131,6 +130,7 @@ def register(
     )
     from dipy.align.imwarp import SymmetricDiffeomorphicRegistration, VerbosityLevels
     from dipy.align.metrics import CCMetric
+    from nibabel.affines import voxel_sizes
     from scipy.ndimage import binary_erosion
 
     zooms = voxel_sizes(affine)
@@ -189,6 +189,7 @@ def registration_space() -> Space:
 def _on(space: Space, image: Any) -> Array:
     """Resample an aligned image on a finer grid to `space`, averaged over its voxels."""
     from dipy.align.imaffine import AffineMap
+    from nibabel.affines import voxel_sizes
 
     values = np.asarray(image.dataobj, dtype=np.float64)
     zooms = voxel_sizes(image.affine)

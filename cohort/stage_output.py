@@ -49,8 +49,8 @@ def link_tree(source: Path, target: Path) -> None:
 def hint(stage: str, output: Path) -> str:
     """Return what to do when the output of a stage is missing."""
     return (
-        f"run `dvc repro {stage}`, or bring the last good one back with `dvc checkout {output}` "
-        "if a run was stopped"
+        f"run `dvc repro {stage}` first; if a run was stopped, `dvc checkout {output}` brings the "
+        "last good output back"
     )
 
 

@@ -23,6 +23,7 @@ from contracts.console import command, progress, say
 from contracts.errors import UserError
 from contracts.params import load
 from contracts.paths import DERIVATIVES, MODELS, REPORTS, SPLIT
+from contracts.tracking import resume_run
 from evaluation.results import SCHEMA, AuditResult
 
 if TYPE_CHECKING:
@@ -235,10 +236,8 @@ def flat_scores(audit: AuditResult) -> dict[str, Any]:
 
 
 def _log(record: Path, scores: dict[str, Any], name: str) -> None:
-    from services.tracking.run import resume
-
     try:
-        run = resume(json.loads(record.read_text())["run_id"])
+        run = resume_run(json.loads(record.read_text())["run_id"])
     except UserError as error:  # pulled models were trained elsewhere; the report stands anyway
         say(f"tracking: {error}")
         return

@@ -31,7 +31,9 @@ def files(network: Module, prior: Prior) -> dict[str, Tensors]:
     if prior.transform is not None:
         own = prior.transform.arrays()
         arrays |= {f"{_TRANSFORM}{name}": array for name, array in own.items()}
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+    # Copies, since safetensors refuses arrays that share memory, as the masks of the prior and of
+    # its template may.
+    tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
     return {WEIGHTS_FILE: weights, PRIOR_FILE: tensors}
 
 

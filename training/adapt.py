@@ -17,8 +17,8 @@ from training.settings import AdaptSettings, HeldOutSettings
 
 if TYPE_CHECKING:
     from cohort.subjects import Subjects
+    from contracts.tracking import Run
     from models.generator import Generator
-    from services.tracking.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,14 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
         closure.digest("training.adapt"),
     )
     with stage.work_folder(f"adapt-{dim}", *content) as work:
-        run, tags = stage.open_run(f"{settings.method}-{dim}", "adapt", dim, settings, work.name)
+        run, tags = stage.open_run(
+            f"{settings.method}-{dim}",
+            "adapt",
+            dim,
+            settings,
+            work.name,
+            (base, paths.DERIVATIVES, paths.SPLIT),
+        )
         with run:
             with stage.replaced(out) as folder:
                 result = adapt_generator(base, folder, settings, held_out, data, work, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +13,8 @@ from typing import Any
 
 from contracts import paths
 from contracts.condition import Condition
+from contracts.tracking import Run, lineage, start_run
 from models.generator import Generator
-from services.tracking.experiment import DEFAULT
-from services.tracking.lineage import lineage
-from services.tracking.run import Run, start
 from training.gallery import sheet
 
 # Runs are compared by the same two people, drawn from the same seeds.
@@ -70,13 +68,16 @@ def flat(settings: Any, prefix: str = "") -> dict[str, str]:
 
 
 def open_run(
-    name: str, stage: str, dim: str, settings: Any, key: str
+    name: str, stage: str, dim: str, settings: Any, key: str, inputs: Sequence[Path]
 ) -> tuple[Run, dict[str, str]]:
-    """The MLflow run of a stage, continued after an interruption, and the lineage it carries."""
-    tags = lineage(split=paths.SPLIT)
-    run = start(
-        DEFAULT, name, flat(settings), {"stage": stage, "dim": dim, **tags}, key=f"{name}-{key}"
-    )
+    """The run of a stage, continued after an interruption, and the lineage it carries.
+
+    Parameters
+    ----------
+    inputs : the files and folders of `data/` that the stage reads.
+    """
+    tags = lineage(inputs)
+    run = start_run(name, flat(settings), {"stage": stage, "dim": dim, **tags}, f"{name}-{key}")
     return run, tags
 
 

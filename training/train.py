@@ -22,8 +22,8 @@ from training.settings import TrainSettings
 if TYPE_CHECKING:
     from cohort.subjects import SubjectFiles, Subjects
     from cohort.template_files import TemplateFiles
+    from contracts.tracking import Run
     from models.generator import Generator
-    from services.tracking.run import Run
     from training.relative import RelativeSubjects
 
 # A site needs as many subjects for its difference from the others and the spread of its own.
@@ -66,7 +66,8 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     content = (settings, part.digest, files.digest(part.ids), closure.digest("training.train"))
     out = paths.MODELS / dim / "base"
     with stage.work_folder(f"train-{dim}", *content) as work:
-        run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name)
+        inputs = (paths.DERIVATIVES, paths.SPLIT, paths.TEMPLATE)
+        run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name, inputs)
         with run:
             _prepare(dim, settings, part, files, work)
             started = time.monotonic()

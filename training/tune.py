@@ -17,6 +17,7 @@ import click
 from contracts.console import command, say
 from contracts.errors import UserError
 from contracts.params import PARAMS_FILE, load
+from contracts.tracking import EXPERIMENT
 from training.settings import AdaptSettings, HeldOutSettings
 from training.study import Choices, Effort
 from training.trial import Config, rounded
@@ -102,7 +103,6 @@ def tune(settings: TuneSettings, inner: Inner | None = None) -> Verdict:
 
 
 def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
-    from services.tracking.experiment import DEFAULT
     from services.tracking.lineage import lineage
     from training.adapt import AdaptData
     from training.objective import Job
@@ -125,7 +125,7 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
     name = f"tune-{settings.dim}-{key_of(identity)}"
     trials = (_DATA / "work" / name / "trials").resolve()
     trials.mkdir(parents=True, exist_ok=True)
-    tags = lineage(split=split) | {"dim": settings.dim}
+    tags = lineage((base, derivatives, split)) | {"dim": settings.dim}
     run = _sweep(settings, trials.parent / "run.json", tags)
     job = Job(
         base=base.resolve(),
@@ -135,7 +135,7 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
         adapt=adapt,
         held_out=held_out,
         threads=settings.cpus,
-        experiment=DEFAULT,
+        experiment=EXPERIMENT,
         parent=run.id,
         tracking_uri=run.uri,
         tags=tags,
@@ -145,16 +145,15 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
 
 def _sweep(settings: TuneSettings, record: Path, tags: dict[str, str]) -> Run:
     """The run that the trials are nested under: one for a study, however often it goes on."""
-    from services.tracking import resume, start
-    from services.tracking.experiment import DEFAULT
+    from services.tracking import resume_run, start_run
 
     if record.exists():
         try:
-            return resume(json.loads(record.read_text())["run_id"])
+            return resume_run(json.loads(record.read_text())["run_id"])
         except UserError as error:
             say(f"{error}; a new one is made")
     searched = {key: str(value) for key, value in asdict(settings.choices).items()}
-    run = start(DEFAULT, f"sweep-{settings.dim}", searched, tags | {"stage": "sweep"})
+    run = start_run(EXPERIMENT, f"sweep-{settings.dim}", searched, tags | {"stage": "sweep"})
     record.write_text(json.dumps({"run_id": run.id}) + "\n")
     return run
 

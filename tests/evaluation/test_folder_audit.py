@@ -39,7 +39,7 @@ def run(folders: dict[str, Path], out: Path, *more: str) -> tuple[str, AuditResu
     done = CliRunner().invoke(
         main,
         ["audit", str(folders["made"]), "--train", str(folders["train"]), "--test",
-         str(folders["test"]), "--out", str(out), "--permutations", "100", *more],
+         str(folders["test"]), "--out", str(out), "--shuffles", "100", *more],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     return done.output, AuditResult.from_json(json.loads((out / "metrics.json").read_text()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -95,12 +96,19 @@ def test_workers_of_this_machines_cluster_have_it() -> None:
         assert ray.get(ray.remote(os.getenv).remote(VARIABLE)) == os.environ[VARIABLE]
 
 
-def test_workers_of_another_cluster_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
+JOIN = """
+import os, sys
+from services.compute import cluster
+cluster._CHECK_WITHIN_S = 300.0  # a busy machine may need minutes
+import ray
+with cluster.cluster(address=sys.argv[1]):
+    print("WORKER", ray.get(ray.remote(os.getenv).remote("OMP_WAIT_POLICY")))
+"""
 
-    # A busy machine may need minutes to start and to ask a head.
-    monkeypatch.setattr("services.compute.cluster._CHECK_WITHIN_S", 300.0)
+
+def test_workers_of_another_cluster_get_it() -> None:
     port = free_port()
+    environment = bare(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     head = subprocess.Popen(
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
@@ -108,20 +116,25 @@ def test_workers_of_another_cluster_get_it(monkeypatch: pytest.MonkeyPatch) -> N
             *("--object-store-memory=100000000", "--include-log-monitor=false"),
             *("--disable-usage-stats",),
         ],
-        env=bare(),
+        env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
-        address = f"127.0.0.1:{port}"
         for _ in range(600):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
             assert head.poll() is None
             time.sleep(0.5)
-        with cluster(address=address):
-            assert ray.get(ray.remote(os.getenv).remote(VARIABLE)) == os.environ[VARIABLE]
+        done = subprocess.run(
+            [sys.executable, "-c", JOIN, f"127.0.0.1:{port}"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert "WORKER PASSIVE" in done.stdout.splitlines(), done.stderr
     finally:
         head.terminate()
         head.wait()

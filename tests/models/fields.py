@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from models.field import Covariance
+
+from models.prior.covariance import Covariance
 
 SHAPE = (8, 16, 8)
 
@@ -26,6 +27,19 @@ def coloured(channels: int, peak: float = 8.0) -> Covariance:
     """A smooth field: power falls with frequency."""
     radius = frequency(SHAPE)
     return stationary(np.stack([peak * np.exp(-((radius / 0.15) ** 2)) + 0.2] * channels))
+
+
+def orthonormal(count: int, seed: int = 0) -> np.ndarray:
+    """Random modes (count, 2, X, Y, Z)."""
+    rng = np.random.default_rng(seed)
+    columns, _ = np.linalg.qr(rng.standard_normal((2 * np.prod(SHAPE), count)))
+    return columns.T.reshape(count, 2, *SHAPE)
+
+
+def with_modes(count: int = 3) -> Covariance:
+    """A coloured field and a few modes of much variance."""
+    variance = np.linspace(200, 300, count, dtype=np.float32)
+    return Covariance(coloured(2).power, orthonormal(count).astype(np.float16), variance)
 
 
 def frequency(shape: tuple[int, ...]) -> np.ndarray:

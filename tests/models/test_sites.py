@@ -1,26 +1,26 @@
-"""Sites as a condition: coding, conditional mean, network, files."""
+"""Sites as a condition: conditional mean, network, files."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
-from models.denoiser import condition_vector
-from models.identity import GeneratorConfig
 
-from cohort.regression import contrasts, design
+from cohort import channels
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import FA, MD
-from models import representation
+from models.config import Dim
 from models.coverage import Coverage
+from models.diffusion.denoiser import condition_vector
 from models.generator import Generator
-from models.prior import Prior
-from tests.models.tiny import NETWORK, PATH, SPACE, tiny_volumes
+from models.generator_config import GeneratorConfig
+from models.prior.prior import Prior
+from tests.cohort.tiny import SPACE, tiny_volumes
+from tests.models.tiny import NETWORK, PATH, randomised
 
 SITES = ("A", "B", "C")
 FACTORS = {"A": 0.8, "B": 1.0, "C": 1.1}
@@ -32,20 +32,15 @@ def cohort(n: int = 36) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
     people = [replace(p, site=SITES[i % 3]) for i, p in enumerate(people)]
     factors = np.array([FACTORS[p.site or ""] for p in people], dtype=np.float32)
     volumes = volumes * factors[:, None, None, None, None]
-    return representation.encode(volumes, masks, (FA, MD)), masks, people
+    return channels.encode(volumes, masks, (FA, MD)), masks, people
 
 
-def generator_of(dim: Literal["2d", "3d"]) -> Generator:
+def generator_of(dim: Dim) -> Generator:
     encoded, masks, people = cohort()
-    prior = Prior.fit(encoded, representation.reach(masks), people, SITES)
+    prior = Prior.fit(encoded, channels.reach(masks), people, SITES)
     config = GeneratorConfig(dim, SPACE, ("fa", "md"), NETWORK, PATH, Coverage.of(people))
     torch.manual_seed(0)
-    generator = Generator(config, prior)
-    with torch.no_grad():
-        for parameter in generator.denoiser.network.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.1)
-    return generator
+    return randomised(Generator(config, prior))
 
 
 def asked(site: str | None) -> Condition:
@@ -54,26 +49,23 @@ def asked(site: str | None) -> Condition:
 
 def test_no_site_is_the_average_of_the_sites() -> None:
     everywhere = [asked(site) for site in SITES]
-    rows = contrasts(everywhere, SITES)
-    assert np.linalg.matrix_rank(np.column_stack([np.ones(3), rows])) == 3
-    np.testing.assert_array_equal(rows.sum(axis=0), 0)
-    np.testing.assert_array_equal(contrasts([asked(None)], SITES), [[0, 0]])
     encoded, masks, people = cohort()
-    prior = Prior.fit(encoded, representation.reach(masks), people, SITES)
+    prior = Prior.fit(encoded, channels.reach(masks), people, SITES)
     average = prior.mean(everywhere).mean(axis=0)
     np.testing.assert_allclose(prior.mean([asked(None)])[0], average, atol=1e-5)
     levels = [float(prior.mean([one])[0, 0][prior.mask].mean()) for one in everywhere]
     np.testing.assert_allclose(np.array(levels) / levels[1], [0.8, 1.0, 1.1], atol=0.02)
 
 
-def test_without_sites_nothing_is_new() -> None:
+def test_the_network_reads_age_sex_and_sites() -> None:
     people = [asked(None), Condition(80, "M")]
-    assert design(people).shape == (2, 4)
-    assert condition_vector(people).shape == (2, 2)
+    assert condition_vector(people).tolist() == [[0, -0.5], [1.5, 0.5]]
+    found = condition_vector([asked("A"), asked("C")], SITES)
+    assert found.tolist() == [[0, -0.5, 1, 0], [0, -0.5, -1, -1]]
 
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])
-def test_a_site_is_asked_for_kept_and_checked(dim: Literal["2d", "3d"], tmp_path: Path) -> None:
+def test_a_site_is_asked_for_kept_and_checked(dim: Dim, tmp_path: Path) -> None:
     generator = generator_of(dim)
     generator.save(tmp_path)
     loaded = Generator.load(tmp_path)
@@ -85,5 +77,3 @@ def test_a_site_is_asked_for_kept_and_checked(dim: Literal["2d", "3d"], tmp_path
     assert all(not np.array_equal(volumes[i], volumes[j]) for i in range(4) for j in range(i))
     with pytest.raises(UserError, match="unknown site 'D': this generator knows the sites A, B, C"):
         generator.sample([asked("D")], [1], 1)
-    with pytest.raises(UserError, match="it was not told sites"):
-        contrasts([asked("A")], ())

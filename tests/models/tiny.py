@@ -4,42 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal
 
 import numpy as np
 import torch
-from models.frame import Frame
-from models.identity import GeneratorConfig
 
+from cohort import channels
+from cohort.group_template import GroupTemplate
 from contracts.condition import Condition
 from contracts.maps import FA, MD
-from contracts.space import Space
-from models import representation
-from models.config import NetworkConfig, PathConfig
+from models.config import Dim, NetworkConfig, PathConfig
 from models.coverage import Coverage
 from models.generator import Generator
-from models.prior import Prior
+from models.generator_config import GeneratorConfig
+from models.prior.prior import Prior
+from models.prior.template_transform import TemplateTransform
+from tests.cohort.tiny import SPACE, people, tiny_volumes
 
-SPACE = Space.from_affine("tiny_res-20", (8, 16, 8), np.diag([20.0, 12.0, 20.0, 1.0]))
 NETWORK = NetworkConfig(channels=(16, 16), attention=True)
 PATH = PathConfig()
+DDPM = PathConfig(path="ddpm", sampler="ancestral")
 _COUNT = 24
 
 
-def tiny_volumes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
-    """FA and MD volumes (n, 2, 8, 16, 8) that age, their masks and conditions."""
-    rng = np.random.default_rng(seed)
-    people = [Condition(18.0 + 70.0 * i / n, "F" if i % 2 else "M") for i in range(n)]
-    masks = np.zeros((n, *SPACE.shape), dtype=bool)
-    masks[:, 1:-1, 2:-2, 1:-1] = True
-    age = np.array([p.age for p in people])[:, None, None, None, None]
-    volumes = 0.4 + 0.001 * age + 0.05 * rng.standard_normal((n, 2, *SPACE.shape))
-    volumes *= np.array([1, 3.2e-3])[:, None, None, None]
-    return (volumes * masks[:, None]).astype(np.float32), masks, people
-
-
 def tiny_generator(
-    dim: Literal["2d", "3d"],
+    dim: Dim,
     seed: int = 0,
     trained: bool = True,
     path: PathConfig = PATH,
@@ -47,35 +35,39 @@ def tiny_generator(
     drop_condition: float = 0.0,
 ) -> Generator:
     """A generator whose network has random weights everywhere, or is untrained."""
-    _, _, people = tiny_volumes(_COUNT)
     config = GeneratorConfig(
         dim=dim,
         space=SPACE,
         maps=("fa", "md"),
         network=network,
         path=path,
-        coverage=Coverage.of(people),
+        coverage=Coverage.of(people(_COUNT)),
         drop_condition=drop_condition,
     )
     torch.manual_seed(seed)
     generator = Generator(config, _prior())
-    if trained:
-        with torch.no_grad():
-            for parameter in generator.denoiser.network.parameters():
-                if not parameter.any():
-                    parameter.normal_(std=0.1)
+    return randomised(generator) if trained else generator
+
+
+def randomised(generator: Generator) -> Generator:
+    """With random weights where there were zeros, as if it were trained."""
+    with torch.no_grad():
+        for parameter in generator.denoiser.network.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
     return generator
 
 
 @cache
 def _prior() -> Prior:
-    volumes, masks, people = tiny_volumes(_COUNT)
-    encoded = representation.encode(volumes, masks, (FA, MD))
-    return framed_prior(encoded, representation.reach(masks), people)
+    volumes, masks, conditions = tiny_volumes(_COUNT)
+    encoded = channels.encode(volumes, masks, (FA, MD))
+    return template_prior(encoded, channels.reach(masks), conditions)
 
 
-def framed_prior(encoded: np.ndarray, reach: np.ndarray, people: Sequence[Condition]) -> Prior:
-    """A prior of encoded volumes in the frame of their template."""
-    frame, shifts = Frame.fit(encoded, reach, people)
-    standard = np.stack([frame.displaced(v, s) for v, s in zip(encoded, shifts, strict=True)])
-    return Prior.fit(standard, reach, people, frame=frame)
+def template_prior(encoded: np.ndarray, reach: np.ndarray, known: Sequence[Condition]) -> Prior:
+    """A prior of encoded volumes relative to their template."""
+    template, displacements = GroupTemplate.fit(encoded, reach, known)
+    transform = TemplateTransform.fit(template, encoded, displacements, known)
+    relative = [transform.relative(v, u) for v, u in zip(encoded, displacements, strict=True)]
+    return Prior.fit(np.stack(relative), reach, known, transform=transform)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from cohort.derivatives import Derivatives
 from evaluation.volume_set import read_folder
 from models.config import Dim
-from services.tracking.registry import Champion
+from registry.champion import Champion
 from serving.cohort import main, spread
 from serving.sample import main as sample
 

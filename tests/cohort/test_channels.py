@@ -1,14 +1,14 @@
-"""Encoding and decoding of volumes."""
+"""Volumes as channels: encoding, decoding, and the signed distance to the boundary."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from models.representation import decode, encode, reach
 
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, FA, MD
-from tests.models.tiny import tiny_volumes
+from cohort.channels import at_depth, brain, count, decode, encode, reach, signed_distance
+from tests.cohort.tiny import tiny_volumes
 
 MAPS = (FA, MD)
 
@@ -25,13 +25,23 @@ def test_maps_are_continued_by_their_nearest_value() -> None:
     assert (encoded[0, :2] > 0).all()
 
 
-def test_level_set_is_the_distance_to_the_rim_in_thirds_of_a_voxel() -> None:
+def test_the_signed_distance_is_in_units_of_three_voxels() -> None:
     mask = np.zeros((1, 12, 12, 12), dtype=bool)
     mask[:, 6:] = True
-    level = encode(np.zeros((1, 2, 12, 12, 12), dtype=np.float32), mask, MAPS)[0, -1, :, 0, 0]
+    encoded = encode(np.zeros((1, 2, 12, 12, 12), dtype=np.float32), mask, MAPS)
     inside = np.array([0.5, 1.5, 2.5, 3.5, 4.5, 5.5]) / 3
     outside = np.minimum(inside, 1)  # cut there, and only there
-    np.testing.assert_allclose(level, np.concatenate([-outside[::-1], inside]), atol=1e-6)
+    expected = np.concatenate([-outside[::-1], inside])
+    np.testing.assert_allclose(encoded[0, -1, :, 0, 0], expected, atol=1e-6)
+    assert at_depth(1.5) == pytest.approx(0.5)
+
+
+def test_the_signed_distance_of_a_mask_is_the_encoded_one() -> None:
+    masks = np.random.default_rng(3).random((2, 8, 16, 8)) < 0.7
+    encoded = encode(np.zeros((2, 2, 8, 16, 8), dtype=np.float32), masks, MAPS)
+    for mask, channel in zip(masks, encoded[:, -1], strict=True):
+        np.testing.assert_array_equal(signed_distance(mask), channel)
+    np.testing.assert_array_equal(brain(encoded), masks)
 
 
 def test_decoded_values_are_possible() -> None:
@@ -56,7 +66,7 @@ def _four(n: int) -> tuple[np.ndarray, np.ndarray]:
 def test_four_maps_are_three_channels_and_come_back() -> None:
     volumes, masks = _four(3)
     encoded = encode(volumes, masks, ALL_MAPS)
-    assert encoded.shape[1] == 4
+    assert encoded.shape[1] == count(ALL_MAPS) == 4
     assert encoded[:, 2].min() >= 0
     assert encoded[:, 2].max() <= 1
     np.testing.assert_array_equal(encoded[:, [0, 1, 3]], encode(volumes[:, :2], masks, MAPS))
@@ -87,7 +97,7 @@ def test_other_maps_than_the_generators_are_refused() -> None:
         encode(volumes, masks, MAPS)
 
 
-def test_reach_holds_every_brain_and_a_rim() -> None:
+def test_reach_holds_every_brain_and_one_voxel_around_it() -> None:
     _, masks, _ = tiny_volumes(3)
     near = reach(masks)
     assert near[masks.any(axis=0)].all()

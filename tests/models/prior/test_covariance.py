@@ -1,65 +1,25 @@
-"""The transform is orthonormal, and the fit finds covariances that are known."""
+"""The fit finds covariances that are known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from models.field import Covariance, Waves, stationary_power
 
-from models import field
-from tests.models.fields import SHAPE, coloured, frequency
+from models.prior import covariance as module
+from models.prior.covariance import Covariance, stationary_power
+from models.prior.spectrum import SpectralBasis
+from tests.models.fields import SHAPE, coloured, frequency, orthonormal, with_modes
 
 EVERYWHERE = np.ones(SHAPE, dtype=bool)
 EVEN = np.ones((2, *SHAPE), dtype=np.float32)
 NONE = np.zeros((0, 2 * 8 * 16 * 8), dtype=np.float32)
 
 
-def orthonormal(count: int, seed: int = 0) -> np.ndarray:
-    """Random modes (count, 2, X, Y, Z)."""
-    rng = np.random.default_rng(seed)
-    columns, _ = np.linalg.qr(rng.standard_normal((2 * np.prod(SHAPE), count)))
-    return columns.T.reshape(count, 2, *SHAPE)
-
-
-def with_modes(count: int = 3) -> Covariance:
-    """A coloured field and a few modes of much variance."""
-    variance = np.linspace(200, 300, count, dtype=np.float32)
-    return Covariance(coloured(2).power, orthonormal(count).astype(np.float16), variance)
-
-
 def draw(covariance: Covariance, n: int, seed: int = 1) -> torch.Tensor:
-    waves = Waves(covariance)
+    basis = SpectralBasis(covariance)
     noise = torch.randn(n, *covariance.power.shape, generator=torch.Generator().manual_seed(seed))
-    return waves.inverse(waves.power.sqrt() * noise)
-
-
-@pytest.mark.parametrize("covariance", [coloured(2), with_modes()], ids=["stationary", "modes"])
-def test_transform_keeps_lengths_and_has_an_inverse(covariance: Covariance) -> None:
-    waves = Waves(covariance)
-    x = torch.randn(3, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(waves.inverse(waves(x)), x, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(waves(x).flatten(1).norm(dim=1), x.flatten(1).norm(dim=1))
-
-
-def test_modes_are_the_first_coefficients() -> None:
-    covariance = with_modes()
-    waves = Waves(covariance)
-    found = waves(torch.from_numpy(covariance.modes.astype(np.float32))).flatten(1)
-    # Half precision leaves a thousandth.
-    torch.testing.assert_close(found[:, :3].abs(), torch.eye(3), atol=3e-3, rtol=0)
-    assert found[:, 3:].abs().max() < 3e-3
-    np.testing.assert_array_equal(waves.power.flatten()[:3], covariance.variance)
-
-
-@pytest.mark.parametrize("covariance", [coloured(2), with_modes()], ids=["stationary", "modes"])
-def test_variance_is_the_diagonal_of_the_covariance(covariance: Covariance) -> None:
-    waves = Waves(covariance)
-    size = waves.power.numel()
-    basis = waves.inverse(torch.eye(size).view(size, *waves.power.shape)).flatten(1)
-    truth = (basis.double() ** 2 * waves.power.double().flatten()[:, None]).sum(dim=0)
-    found = waves.variance().double().flatten()
-    torch.testing.assert_close(found, truth, atol=1e-4, rtol=1e-4)
+    return basis.inverse(basis.power.sqrt() * noise)
 
 
 def test_fit_finds_how_given_directions_vary() -> None:
@@ -94,7 +54,7 @@ def test_fit_finds_what_all_subjects_share_and_nothing_else() -> None:
 def test_fit_does_not_depend_on_what_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = draw(with_modes(), 40).numpy()
     whole = Covariance.fit(fields, EVERYWHERE, EVEN, NONE)
-    monkeypatch.setattr(field, "_BLOCK_BYTES", 7 * fields[0].nbytes)
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 7 * fields[0].nbytes)
     some = Covariance.fit(fields, EVERYWHERE, EVEN, NONE)
     assert len(whole.modes) > 0
     np.testing.assert_allclose(some.variance, whole.variance, rtol=1e-4)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
-from models.network import PatchUNet, depth_to_space, space_to_depth
 from torch import Tensor
 
 from models.config import NetworkConfig
+from models.diffusion.network import PatchUNet
 
 CONFIG = NetworkConfig(channels=(16, 32), attention=True)
 
@@ -46,11 +47,34 @@ def run(network: PatchUNet) -> tuple[Tensor, list[Tensor], int]:
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("patch", [1, 2])
-def test_packing_is_undone(dims: int, patch: int) -> None:
+def test_patches_become_cells_and_cells_patches(
+    dims: int, patch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With nothing done to the cells, the image comes back."""
+    seen: list[Tensor] = []
+
+    def same(cells: Tensor, timesteps: Tensor, class_labels: Tensor) -> Tensor:
+        seen.append(cells)
+        return cells
+
+    network = PatchUNet(dims, 3, 3, 2, replace(CONFIG, patch=patch))
+    monkeypatch.setattr(network.unet, "forward", same)
     x = torch.randn(2, 3, *(4, 6, 8)[:dims])
-    packed = space_to_depth(x, patch)
-    assert packed.shape[1] == 3 * patch**dims
-    assert torch.equal(depth_to_space(packed, patch), x)
+    assert torch.equal(network(x, torch.ones(2), torch.zeros(2, 2)), x)
+    assert seen[0].shape == (2, 3 * patch**dims, *(n // patch for n in (4, 6, 8)[:dims]))
+
+
+def test_time_and_condition_reach_the_output(network: PatchUNet) -> None:
+    x, t, condition = torch.randn(1, 2, 8, 8, 8), torch.tensor([0.3]), torch.zeros(1, 2)
+    plain = network(x, t, condition)
+    assert not torch.allclose(network(x, t + 0.3, condition), plain)
+    assert not torch.allclose(network(x, t, condition + 1), plain)
+
+
+def test_a_new_network_is_silent() -> None:
+    built = PatchUNet(3, 2, 1, 2, CONFIG)
+    x = torch.randn(1, 2, 8, 8, 8)
+    assert not built(x, torch.tensor([0.3]), torch.zeros(1, 2)).any()
 
 
 def test_recomputing_changes_memory_alone(network: PatchUNet) -> None:

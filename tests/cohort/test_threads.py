@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from models.threads import each
+
+from cohort.threads import each
 
 
 @pytest.fixture(params=[1, 3])

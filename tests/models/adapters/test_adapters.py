@@ -12,7 +12,8 @@ from torch import nn
 
 from contracts.condition import Condition
 from contracts.errors import UserError
-from models.adapters.adapter import apply, build, targets_of
+from models.adapters.adapter import targets_of
+from models.adapters.files import apply, build
 from models.generator import Generator
 from tests.models.tiny import tiny_generator
 

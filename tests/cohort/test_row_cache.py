@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import UserError
-from training import cache
+from cohort import row_cache
 
 SHAPE = (5, 2, 3)
 
@@ -20,19 +20,19 @@ def value(i: int) -> np.ndarray:
 
 
 def test_rows_are_read_as_they_were_made(tmp_path: Path) -> None:
-    mapped = cache.rows(tmp_path / "deep" / "a.npy", SHAPE, value, "test")
+    mapped = row_cache.rows(tmp_path / "deep" / "a.npy", SHAPE, value, "test")
     np.testing.assert_array_equal(mapped, np.stack([value(i) for i in range(5)]))
     assert isinstance(mapped, np.memmap)
     assert not mapped.flags.writeable
 
 
 def test_a_whole_file_is_not_made_again(tmp_path: Path) -> None:
-    cache.rows(tmp_path / "a.npy", SHAPE, value, "test")
+    row_cache.rows(tmp_path / "a.npy", SHAPE, value, "test")
 
     def never(i: int) -> np.ndarray:
         raise AssertionError(i)
 
-    cache.rows(tmp_path / "a.npy", SHAPE, never, "test")
+    row_cache.rows(tmp_path / "a.npy", SHAPE, never, "test")
 
 
 @pytest.mark.parametrize("torn", [0, 7])
@@ -45,7 +45,7 @@ def test_a_stop_keeps_whole_rows(tmp_path: Path, torn: int) -> None:
         return value(i)
 
     with pytest.raises(KeyboardInterrupt):
-        cache.rows(path, SHAPE, stops, "test")
+        row_cache.rows(path, SHAPE, stops, "test")
     assert not path.exists()
     with path.with_name("a.npy.partial").open("ab") as stream:
         stream.write(b"x" * torn)  # killed in the middle of a row
@@ -54,27 +54,28 @@ def test_a_stop_keeps_whole_rows(tmp_path: Path, torn: int) -> None:
         made.append(i)
         return value(i)
 
-    mapped = cache.rows(path, SHAPE, counts, "test")
+    mapped = row_cache.rows(path, SHAPE, counts, "test")
     np.testing.assert_array_equal(mapped, np.stack([value(i) for i in range(5)]))
     assert made == [3, 4]
 
 
 def test_too_small_a_disk_is_told_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="GB are needed"):
-        cache.rows(tmp_path / "a.npy", (10**9, 10**6), value, "test")
+        row_cache.rows(tmp_path / "a.npy", (10**9, 10**6), value, "test")
 
 
-def test_one_at_a_time_is_in_a_folder(tmp_path: Path) -> None:
-    inside: list[int] = []
-    most = []
+def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
+    made: list[int] = []
 
-    def enter(i: int) -> None:
-        with cache.alone(tmp_path / "new"):
-            inside.append(i)
-            time.sleep(0.01)
-            most.append(len(inside))
-            inside.remove(i)
+    def slow(i: int) -> np.ndarray:
+        made.append(i)
+        time.sleep(0.01)
+        return value(i)
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(enter, range(8)))
-    assert most == [1] * 8
+        found = list(
+            pool.map(lambda _: row_cache.rows(tmp_path / "a.npy", SHAPE, slow, "test"), range(4))
+        )
+    assert sorted(made) == list(range(5))
+    for one in found:
+        np.testing.assert_array_equal(one, np.stack([value(i) for i in range(5)]))
