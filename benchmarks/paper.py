@@ -24,11 +24,13 @@ NETWORKS = (
 )
 # FA, MD and the distance to the boundary; relative volumes also have displacements.
 _ENCODED = 3
-_CHANNELS = _ENCODED + 3
+_DISPLACEMENTS = 3
+_CHANNELS = _ENCODED + _DISPLACEMENTS
 # The network sees the noisy volume and its Gaussian estimate.
 _INPUTS = 2 * _CHANNELS
-# Encoded and relative volumes are kept, residuals for as long as the training.
-DISK_BYTES = 4 * (_ENCODED + 2 * _CHANNELS)
+# Encoded and relative volumes are kept, residuals for as long as the training; displacements are
+# kept with the template and with the relative volumes.
+DISK_BYTES = 4 * (_ENCODED + 2 * _CHANNELS + 2 * _DISPLACEMENTS)
 # A training step is a forward pass and a backward pass, which is two forward passes.
 _PASSES = 3
 
