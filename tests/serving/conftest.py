@@ -10,21 +10,21 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from models.identity import GeneratorConfig
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
+from cohort import channels
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import MAPS
 from contracts.space import Space
-from models import representation
 from models.config import Dim, NetworkConfig, PathConfig
 from models.coverage import Coverage
 from models.generator import Generator
-from models.prior import Prior
-from registry import champion
-from registry.champion import Champion
+from models.generator_config import GeneratorConfig
+from models.prior.prior import Prior
+from services.tracking import registry
+from services.tracking.registry import Champion
 from serving.messages import DIMS
 
 # Voxels of three sizes, a turn about x and an x axis that runs to the left: a swapped axis, sign
@@ -51,7 +51,7 @@ def tiny_generator(dim: Dim) -> Generator:
     mask[:, 2:-2, 2:-2, 1:-1] = True
     network_range = rng.normal(0.4, 0.1, (len(ages), 2, *SPACE.shape)) * mask[:, None]
     scales = np.array([m.scale for m in MAPS])[:, None, None, None]
-    encoded = representation.encode((network_range * scales).astype(np.float32), mask, MAPS)
+    encoded = channels.encode((network_range * scales).astype(np.float32), mask, MAPS)
     config = GeneratorConfig(
         dim=dim,
         space=SPACE,
@@ -61,7 +61,7 @@ def tiny_generator(dim: Dim) -> Generator:
         coverage=Coverage.of(PEOPLE),
         provenance={"data": "random"},
     )
-    prior = Prior.fit(encoded, representation.reach(mask), conditions)
+    prior = Prior.fit(encoded, channels.reach(mask), conditions)
     generator = Generator(config, prior)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -91,13 +91,13 @@ def registered(folders: dict[Dim, Path]) -> dict[Dim, Champion]:
 def registry_of(present: dict[Dim, Champion]) -> Iterator[None]:
     """The registry has these champions and no others."""
 
-    def found(dim: Dim) -> Champion:
+    def champion(dim: Dim) -> Champion:
         if dim not in present:
             raise UserError(f"no model 'dti-{dim}@champion': train and register one: dvc repro")
         return present[dim]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(champion, "fetch_champion", found)
+        patch.setattr(registry, "champion", champion)
         yield
 
 
