@@ -85,9 +85,7 @@ def write_volumes(
     ids = [f"sub-{i:04d}" for i in range(len(conditions))]
     write_description(root, "tiny", simulated=True, generated_by="tests")
     participants = [
-        Participant(
-            name, c.age, c.sex, "base" if i < train else "target", sites[i % len(sites)]
-        )
+        Participant(name, c.age, c.sex, "base" if i < train else "target", sites[i % len(sites)])
         for i, (name, c) in enumerate(zip(ids, conditions, strict=True))
     ]
     write_participants(root, participants)

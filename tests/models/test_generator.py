@@ -77,7 +77,9 @@ def test_another_format_is_told(generator: Generator, tmp_path: Path) -> None:
     content = json.loads((tmp_path / CONFIG_FILE).read_text())
     content["identity"]["format"] -= 1
     (tmp_path / CONFIG_FILE).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"generator format {FORMAT - 1} is not {FORMAT}: .* train it again"):
+    with pytest.raises(
+        UserError, match=f"generator format {FORMAT - 1} is not {FORMAT}: .* train it again"
+    ):
         Generator.load(tmp_path)
 
 

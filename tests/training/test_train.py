@@ -139,7 +139,7 @@ def test_both_dimensions_and_paths_are_trained_and_sampled(
 
 def test_without_a_template_it_says_what_to_run(project: Path) -> None:
     shutil.rmtree(project / "data/template")
-    with pytest.raises(UserError, match="no group template in .*: run `dvc repro template`"):
+    with pytest.raises(UserError, match=r"no group template in .*: run `dvc repro template`"):
         train("3d", SETTINGS)
 
 

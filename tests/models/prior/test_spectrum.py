@@ -8,7 +8,7 @@ import torch
 
 from models.prior.covariance import Covariance
 from models.prior.spectrum import SpectralBasis, posterior_sd, posterior_variance
-from tests.models.fields import SHAPE, coloured, stationary, with_modes
+from tests.models.fields import SHAPE, coloured, with_modes
 
 
 @pytest.mark.parametrize("covariance", [coloured(2), with_modes()], ids=["stationary", "modes"])
@@ -55,4 +55,6 @@ def test_posteriors_are_those_of_a_gaussian() -> None:
     precision = 1 / power + a**2 / s**2
     torch.testing.assert_close(posterior_variance(power, a, s), 1 / precision)
     fields = power.view(1, 1, 1, 2)
-    torch.testing.assert_close(posterior_sd(fields, a, s).flatten(), (1 / precision).mean().sqrt()[None])
+    torch.testing.assert_close(
+        posterior_sd(fields, a, s).flatten(), (1 / precision).mean().sqrt()[None]
+    )

@@ -72,9 +72,7 @@ def test_relative_volumes_are_put_together_again(
         np.testing.assert_allclose(other[:, kept], one[:, kept], atol=1e-3)
 
 
-def test_registering_finds_the_same(
-    cohort: Cohort, fitted: Fitted, relative: np.ndarray
-) -> None:
+def test_registering_finds_the_same(cohort: Cohort, fitted: Fitted, relative: np.ndarray) -> None:
     found = fitted[0].registered(cohort[0][:3], cohort[2][:3])
     np.testing.assert_array_equal(found, relative[:3])
 
@@ -141,7 +139,9 @@ def test_what_is_expected_of_a_brain_has_its_shape(cohort: Cohort, prior: Prior)
     np.testing.assert_array_equal(expected[-1], encoded[0, -1])
     inside = reach & (encoded[0, -1] > 0.3)
     mean = encoded.mean(axis=0)
-    own, others = (np.square(encoded[0, :2] - v)[:, inside].mean() for v in (expected[:2], mean[:2]))
+    own, others = (
+        np.square(encoded[0, :2] - v)[:, inside].mean() for v in (expected[:2], mean[:2])
+    )
     assert own < 0.4 * others
 
 
@@ -149,9 +149,7 @@ def test_arrays_of_all_subjects_may_lie_elsewhere(cohort: Cohort, fitted: Fitted
     encoded, _, known = cohort
     transform, displacements = fitted
     moved = np.full(encoded.shape, np.nan, dtype=np.float32)
-    found = TemplateTransform.fit(
-        transform.template, encoded, displacements, known, moved=moved
-    )
+    found = TemplateTransform.fit(transform.template, encoded, displacements, known, moved=moved)
     assert np.isfinite(moved).all()
     for name, expected in transform.arrays().items():
         np.testing.assert_array_equal(found.arrays()[name], expected, err_msg=name)
