@@ -39,7 +39,6 @@ DIPY_REGISTRATIONS, OUR_STEPS = 5, 4 * 5 + STEPS
 def measured(engine: Engine, task: Task) -> dict[str, float]:
     """One registration: its costs, what it leaves, and how smooth the displacement is."""
     import numpy as np
-
     from models.representation import brain
     from models.warp import pull
 
@@ -94,12 +93,12 @@ def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
     costs, in CPU seconds per subject."""
     import numpy as np
     import torch
-
-    from models import representation
     from models.frame import Frame
     from models.gaussian import design
     from models.template import FINER
     from models.warp import refined
+
+    from models import representation
 
     encoded, people = known.encoded(), known.conditions
     mask = representation.reach(known.masks[:fitted])

@@ -201,7 +201,7 @@ def test_the_digest_follows_template_and_displacements(data: Path, tmp_path: Pat
     assert TemplateFiles.open(data / "template").digest(names) == first
     assert files.digest(names[::-1]) != first
     moved = files.displacement(names[0])
-    files.write_subject(names[0], moved + 1, np.zeros((0, *BENT_SPACE.shape), dtype=np.float32), ())
+    files.write_subject(names[0], moved + 1, np.zeros((0, *BENT_SPACE.shape), np.float32), ())
     assert files.digest(names) != first
 
 
