@@ -113,8 +113,8 @@ def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
         template = torch.from_numpy(frame.image) + refined(
             torch.tensordot(row, effects, dims=1), FINER
         )
-        precision = torch.from_numpy(frame.precision)
-        found.append(Task(torch.from_numpy(volume), template, precision, mask, width))
+        inverse_sd = torch.from_numpy(frame.inverse_sd)
+        found.append(Task(torch.from_numpy(volume), template, inverse_sd, mask, width))
     return found, seconds
 
 

@@ -96,10 +96,10 @@ def adapt_generator(
     prior = original.prior
     encoded = original.encode(data.train.volumes, data.train.masks)
     if settings.site_gain:
-        prior = prior.with_gain(encoded, data.train.conditions)
+        prior = prior.with_fitted_gain(encoded, data.train.conditions)
     config = original.config
     denoiser = Denoiser(
-        original.dim, prior, config.network, config.path.path, original.denoiser.null_token
+        original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
     )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     coverage = Coverage.of(data.train.conditions)

@@ -147,7 +147,7 @@ def untrained(
         space=subjects.space,
         maps=tuple(m.name for m in subjects.maps),
         network=settings.network,
-        path=settings.path,
+        diffusion=settings.diffusion,
         coverage=Coverage.of(subjects.conditions),
         drop_condition=settings.loop.drop_condition,
     )

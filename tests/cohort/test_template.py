@@ -92,7 +92,7 @@ def test_what_is_read_back_is_what_was_fitted(
     part = subjects(cohort)
     encoded = part.encoded(tmp_path)
     reach = channels.reach(channels.brain(encoded))
-    template, displacements = GroupTemplate.fit(encoded, reach, part.conditions, width=1.0)
+    template, displacements = GroupTemplate.fit(encoded, reach, part.conditions, sigma=1.0)
     for name, expected in template.arrays().items():
         np.testing.assert_array_equal(files.template().arrays()[name], expected, err_msg=name)
     for name, u in zip(part.ids, displacements, strict=True):

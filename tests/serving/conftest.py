@@ -18,7 +18,7 @@ from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import MAPS
 from contracts.space import Space
-from models.config import Dim, NetworkConfig, PathConfig
+from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
@@ -57,7 +57,7 @@ def tiny_generator(dim: Dim) -> Generator:
         space=SPACE,
         maps=("fa", "md"),
         network=NetworkConfig(channels=(16, 32)),
-        path=PathConfig(),
+        diffusion=DiffusionConfig(),
         coverage=Coverage.of(PEOPLE),
         provenance={"data": "random"},
     )

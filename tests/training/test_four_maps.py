@@ -21,14 +21,16 @@ from cohort.template import make_template
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, map_spec
-from models.config import NetworkConfig, PathConfig
+from models.config import DiffusionConfig, NetworkConfig
 from models.generator import Generator
 from training.settings import LoopSettings, TrainSettings
 from training.train import train
 
 FOUR = ("fa", "md", "ad", "rd")
 TINY = TrainSettings(
-    NetworkConfig(channels=(16, 16), attention=False), PathConfig(), LoopSettings(steps=2, batch=2)
+    NetworkConfig(channels=(16, 16), attention=False),
+    DiffusionConfig(),
+    LoopSettings(steps=2, batch=2),
 )
 
 

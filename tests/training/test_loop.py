@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from contracts.errors import UserError
 from models.adapters.files import build
-from models.config import Dim, PathConfig
+from models.config import DiffusionConfig, Dim
 from models.diffusion.loss import errors
 from models.generator import Generator
 from tests.cohort.tiny import tiny_volumes
@@ -124,7 +124,7 @@ def test_another_seed_trains_another_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [PATH, DDPM], ids=["flow", "ddpm"])
-def test_training_lowers_the_loss(path: PathConfig, tmp_path: Path) -> None:
+def test_training_lowers_the_loss(path: DiffusionConfig, tmp_path: Path) -> None:
     generator = tiny_generator("3d", seed=5, path=path)  # random weights: far above 1
     logged: list[float] = []
     fit(

@@ -68,7 +68,7 @@ def test_what_is_kept_is_what_the_transform_finds(cohort: Cohort, tmp_path: Path
     encoded, people, template, _ = cohort
     found = of(cohort, tmp_path)
     assert isinstance(found.relative, np.memmap)
-    np.testing.assert_array_equal(found.transform.registered(encoded, people), found.relative)
+    np.testing.assert_array_equal(found.transform.register(encoded, people), found.relative)
     np.testing.assert_array_equal(found.reach, template.mask)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"transform.safetensors", "relative.npy", "relative.npy.lock", "lock"} | {
@@ -81,7 +81,7 @@ def test_a_call_that_was_stopped_goes_on(
 ) -> None:
     made = counting(monkeypatch)
     whole = of(cohort, tmp_path / "whole")
-    relative, seen = TemplateTransform.relative, list[int]()
+    relative, seen = TemplateTransform.to_relative, list[int]()
 
     def stops(self: TemplateTransform, *given: np.ndarray) -> np.ndarray:
         seen.append(1)
@@ -89,7 +89,7 @@ def test_a_call_that_was_stopped_goes_on(
             raise KeyboardInterrupt
         return relative(self, *given)
 
-    monkeypatch.setattr(TemplateTransform, "relative", stops)
+    monkeypatch.setattr(TemplateTransform, "to_relative", stops)
     with pytest.raises(KeyboardInterrupt):
         of(cohort, tmp_path / "stopped")
     again = of(cohort, tmp_path / "stopped")

@@ -14,7 +14,7 @@ import pytest
 from cohort.template import make_template
 from contracts.condition import Condition
 from contracts.errors import UserError
-from models.config import Dim, NetworkConfig, PathConfig
+from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.generator import Generator
 from services.compute.cluster import Cluster
 from services.compute.group import _share, together
@@ -26,7 +26,7 @@ from training.train import train
 
 SETTINGS = TrainSettings(
     NetworkConfig(channels=(16, 16)),
-    PathConfig(),
+    DiffusionConfig(),
     LoopSettings(steps=6, batch=2, accumulate=2, warmup=2, checkpoint_every=2, seed=3),
 )
 
@@ -115,14 +115,14 @@ def test_workers_share_the_cluster() -> None:
 
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])
-@pytest.mark.parametrize("path", [PathConfig(), DDPM], ids=["flow", "ddpm"])
+@pytest.mark.parametrize("path", [DiffusionConfig(), DDPM], ids=["flow", "ddpm"])
 def test_both_dimensions_and_paths_are_trained_and_sampled(
-    project: Path, dim: Dim, path: PathConfig
+    project: Path, dim: Dim, path: DiffusionConfig
 ) -> None:
-    settings = replace(SETTINGS, path=path, loop=replace(SETTINGS.loop, slices=2))
+    settings = replace(SETTINGS, diffusion=path, loop=replace(SETTINGS.loop, slices=2))
     train(dim, settings)
     generator = Generator.load(project / "data/models" / dim / "base")
-    assert generator.config.path == path
+    assert generator.config.diffusion == path
     assert generator.prior.transform is not None
     assert generator.provenance["subjects"] == 24
     report = json.loads((project / "data/reports" / f"train-{dim}.json").read_text())
