@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 # Makes the registry equal to data/models and data/reports. DVC cannot know whether it is: another
 # tracking server, an older commit or a pull changes that without changing any dependency.
-REGISTER := python -m training.register
+REGISTER := python -m registry.register
 # DVC removes a stage's outputs before it runs the stage. They are not marked `persist`, since DVC
 # would then train again what its cache holds, e.g. after a `git revert`.
 REPRO = trap : INT TERM; dvc repro || { code=$$?; \

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from benchmarks.contestants import Contestant, Modify
     from contracts.condition import Condition
     from models.config import Dim
-    from models.field import Covariance
     from models.generator import Generator
-    from models.prior import Prior
-    from training.framing import Framed
+    from models.prior.prior import Prior
+    from training.relative import RelativeSubjects
 
 WHOLE = "whole"
 _EVALUATIONS = 8
@@ -50,36 +49,36 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
 
 
 def _without_template(
-    generator: Generator, framed: Framed, conditions: Sequence[Condition]
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
 ) -> Generator:
     """No template and no displacements: values are modelled per voxel of the cohort's grid."""
     from models.generator import Generator
-    from models.prior import Prior
+    from models.prior.prior import Prior
 
     # Without displacements there are fewer channels, so that the network is another one.
-    return Generator(generator.config, Prior.fit(framed.encoded, framed.reach, conditions))
+    return Generator(generator.config, Prior.fit(seen.encoded, seen.reach, conditions))
 
 
 def _without_directions(
-    generator: Generator, framed: Framed, conditions: Sequence[Condition]
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
 ) -> Generator:
     """Only modes that are estimated from the subjects and hold in other subjects."""
-    prior = _prior_of(generator)
-    return _with_prior(generator, _refitted(prior, framed, conditions, with_directions=False))
+    prior = generator.prior
+    return _with_prior(generator, _refitted(prior, seen, conditions, with_directions=False))
 
 
 def _without_modes(
-    generator: Generator, framed: Framed, conditions: Sequence[Condition]
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
 ) -> Generator:
     """Only the stationary part of the covariance, which then has to explain all residuals."""
     import numpy as np
 
-    from models.field import stationary_power
+    from models.prior.covariance import stationary_power
 
-    prior = _even(_prior_of(generator))
+    prior = generator.prior
     none = np.zeros((0, prior.scale.size), dtype=np.float32)
     power = stationary_power(
-        prior.normal(framed.standard, conditions), prior.mask, prior.importance(), none
+        prior.normalised(seen.relative, conditions), prior.mask, prior.importance(), none
     ).astype(np.float32)
     bare = replace(
         prior.covariance,
@@ -87,81 +86,65 @@ def _without_modes(
         modes=prior.covariance.modes[:0],
         variance=prior.covariance.variance[:0],
     )
-    return _with_prior(generator, _with_covariance(prior, bare))
+    return _with_prior(generator, replace(prior, covariance=bare))
 
 
 def _without_spectrum(
-    generator: Generator, framed: Framed, conditions: Sequence[Condition]
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
 ) -> Generator:
     """What the modes leave over is white noise, independent from voxel to voxel."""
     import numpy as np
 
-    prior = _prior_of(generator)
+    prior = generator.prior
     power = prior.covariance.power
     white = np.broadcast_to(power.mean(axis=(1, 2, 3), keepdims=True), power.shape)
     covariance = replace(prior.covariance, power=np.ascontiguousarray(white))
-    return _with_prior(generator, _with_covariance(prior, covariance))
+    return _with_prior(generator, replace(prior, covariance=covariance))
 
 
 def _without_quantiles(
-    generator: Generator, framed: Framed, conditions: Sequence[Condition]
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
 ) -> Generator:
     """Every voxel's values are normally distributed."""
     import numpy as np
 
-    prior = _prior_of(generator)
+    prior = generator.prior
     straight = np.linspace(-2, 2, len(prior.knots), dtype=np.float32)[:, None, None, None, None]
     knots = np.ascontiguousarray(np.broadcast_to(straight, prior.knots.shape))
-    return _with_prior(generator, _refitted(replace(prior, knots=knots), framed, conditions))
+    return _with_prior(generator, _refitted(replace(prior, knots=knots), seen, conditions))
 
 
 def _without_regression(
-    generator: Generator, framed: Framed, conditions: Sequence[Condition]
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
 ) -> Generator:
     """One mean for all ages and both sexes; only the network knows the condition."""
     import numpy as np
 
+    from cohort.regression import design
     from contracts.condition import Condition
-    from models.gaussian import design
-    from models.prior import Prior
+    from models.prior.prior import Prior
 
-    anyone = [Condition(50.0, "F")] * len(conditions)
-    whole = _prior_of(generator)
-    prior = Prior.fit(framed.standard, whole.mask, anyone, frame=whole.frame)
+    same = [Condition(50.0, "F")] * len(conditions)
+    whole = generator.prior
+    prior = Prior.fit(seen.relative, whole.mask, same, transform=seen.transform)
     coefficients = np.zeros_like(prior.coefficients)
-    coefficients[0] = np.tensordot(design(anyone[:1])[0], prior.coefficients, axes=1)
+    coefficients[0] = np.tensordot(design(same[:1])[0], prior.coefficients, axes=1)
     return _with_prior(generator, replace(prior, coefficients=coefficients))
 
 
-def _prior_of(generator: Generator) -> Prior:
-    """The prior whose parts are left out: that of the voxels."""
-    return generator.prior.start
-
-
 def _refitted(
-    prior: Prior, framed: Framed, conditions: Sequence[Condition], with_directions: bool = True
+    prior: Prior,
+    seen: RelativeSubjects,
+    conditions: Sequence[Condition],
+    with_directions: bool = True,
 ) -> Prior:
-    from models.directions import directions
-    from models.field import Covariance
+    from models.prior.covariance import Covariance
+    from models.prior.directions import directions
 
-    given = directions(framed.frame) / prior.scale
+    given = directions(seen.transform) / prior.scale
     given = given if with_directions else given[:0]
-    fields = _even(prior).normal(framed.standard, conditions)
-    return _with_covariance(prior, Covariance.fit(fields, prior.mask, prior.importance(), given))
-
-
-def _with_covariance(prior: Prior, covariance: Covariance) -> Prior:
-    """The prior with another covariance; each voxel's values keep their distribution."""
-    from models.prior import local_sd
-
-    return replace(prior, covariance=covariance, sd=local_sd(covariance, prior.mask))
-
-
-def _even(prior: Prior) -> Prior:
-    """The prior as if its covariance gave every voxel the same standard deviation."""
-    import numpy as np
-
-    return replace(prior, sd=np.ones_like(prior.sd))
+    fields = prior.normalised(seen.relative, conditions)
+    return replace(prior, covariance=Covariance.fit(fields, prior.mask, prior.importance(), given))
 
 
 def _with_prior(generator: Generator, prior: Prior) -> Generator:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort import channels, row_cache
+from cohort.group_template import GroupTemplate, smoothing_width
 from contracts.condition import Condition
 from contracts.maps import MAPS
 from contracts.space import Space
-from models import representation
 from models.config import NetworkConfig, PathConfig
 from models.coverage import Coverage
-from models.dispersion import dispersed
 from models.generator import Generator
-from models.identity import GeneratorConfig
-from models.prior import Prior
-from training import cache
+from models.generator_config import GeneratorConfig
+from models.prior.prior import Prior
 from training.dataset import Residuals
-from training.framing import Framed
+from training.relative import RelativeSubjects
 
 Array = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -45,20 +45,39 @@ def brain(i: int, shape: Shape) -> Array:
         2, 1, 1, 1
     )
     maps = np.clip(maps, 1e-4, [[[[1.0]]], [[[3.0e-3]]]]).astype(np.float32) * mask
-    encoded: Array = representation.encode(maps[None], mask[None], MAPS)[0]
+    encoded: Array = channels.encode(maps[None], mask[None], MAPS)[0]
     return encoded
+
+
+def relative_subjects(
+    encoded: Array,
+    conditions: Sequence[Condition],
+    space: Space,
+    work: Path,
+    digest: str,
+    sites: tuple[str, ...] = (),
+) -> RelativeSubjects:
+    """Encoded volumes (n, C, X, Y, Z) relative to a template that is made from them in `work`."""
+    reach = channels.reach(channels.brain(volume) for volume in encoded)
+    template, found = GroupTemplate.fit(
+        encoded, reach, conditions, smoothing_width(space), work / "template"
+    )
+    return RelativeSubjects.of(
+        encoded, conditions, template, lambda i: np.array(found[i]), work, digest, sites
+    )
 
 
 def prepare(
     n: int, shape: Shape, network: NetworkConfig, work: Path
 ) -> tuple[Generator, Residuals]:
     """An untrained 3D generator of n brains and what it is trained on, made as by `train`."""
-    encoded = cache.rows(work / "encoded.npy", (n, 3, *shape), lambda i: brain(i, shape), "brains")
+    encoded = row_cache.rows(
+        work / "encoded.npy", (n, 3, *shape), lambda i: brain(i, shape), "brains"
+    )
     zooms = [_HEAD_MM / s for s in shape]
     space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))
-    seen = Framed.of(encoded, people(n), space, work, f"{n} {shape}")
-    prior = Prior.fit(seen.standard, seen.reach, people(n), frame=seen.frame)
-    prior = dispersed(prior, encoded, people(n))
+    seen = relative_subjects(encoded, people(n), space, work, f"{n} {shape}")
+    prior = Prior.fit(seen.relative, seen.reach, people(n), transform=seen.transform)
     names = tuple(m.name for m in MAPS)
     config = GeneratorConfig("3d", space, names, network, PathConfig(), Coverage.of(people(n)))
     generator = Generator(config, prior)

@@ -7,7 +7,6 @@ same ages and sexes, and its volumes are scored by the same judge (`benchmarks.s
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import result
-from contracts import paths
+from contracts import closure, paths
 from contracts.console import progress, say
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from benchmarks.contestants import Contestant, Sample
+    from cohort.subjects import Subjects
     from contracts.condition import Condition
-    from training.dataset import Subjects
 
 # Seeds of the volumes: no stage and no other benchmark samples from these.
 _FIRST_SEED = 500_000
@@ -62,9 +64,15 @@ class Source:
 
     def load(self, part: str) -> Subjects:
         """The subjects of a part of the split: train, val or test."""
-        from training import dataset
+        from cohort import subjects
 
-        return dataset.load(self.derivatives, self.split, self.group, part)
+        return subjects.load(self.derivatives, self.split, self.group, part)
+
+    def atlas(self) -> tuple[NDArray[np.int32], dict[int, str]] | None:
+        """The regions that the judge compares: labels and their names."""
+        from cohort.derivatives import Derivatives
+
+        return Derivatives.open(self.derivatives).atlas()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +155,14 @@ class Contest:
         import numpy as np
 
         from benchmarks.scores import Judge
-        from cohort.derivatives import Derivatives
         from contracts.maps import MAPS
-        from evaluation import cohort
+        from evaluation.volume_set import VolumeSet
 
         train, test, val = self.train, self.test, self.val
         judge = Judge.of(
-            cohort.Cohort(train.volumes, train.conditions, train.ids),
-            cohort.Cohort(test.volumes, test.conditions, test.ids),
-            train.space, MAPS, Derivatives.open(self.source.derivatives).atlas(),
+            VolumeSet(train.volumes, train.conditions, train.ids),
+            VolumeSet(test.volumes, test.conditions, test.ids),
+            train.space, MAPS, self.source.atlas(),
         )  # fmt: skip
         real = judge.scores("real", val.volumes, val.conditions)
         scored: list[dict[str, Any]] = [{"name": "real (val)", "scores": real}]
@@ -233,18 +240,8 @@ def _sample(sample: Sample, conditions: list[Condition], evaluations: int, what:
 
 
 def code() -> str:
-    """A short hash of the code that contestants are trained, sampled and prepared by.
+    """A short hash of the code that contestants are prepared, trained and sampled by.
 
     It is part of the name of kept work, so that no contest goes on with what other code has made.
     """
-    total = hashlib.sha256()
-    own = [Path(__file__).with_name("contestants.py"), *Path(__file__).parent.glob("recipes/*.py")]
-    others = [
-        path
-        for room in ("cohort", "contracts", "evaluation", "models", "training")
-        for path in (result.ROOT / room).rglob("*.py")
-    ]
-    for path in sorted([*own, *others]):
-        total.update(f"{path.relative_to(result.ROOT)} ".encode())
-        total.update(path.read_bytes())
-    return total.hexdigest()[:12]
+    return closure.digest("benchmarks.contestants")

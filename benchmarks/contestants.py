@@ -14,26 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.brains import relative_subjects
 from benchmarks.recipes import images
 from benchmarks.recipes.budget import Budget
 from benchmarks.recipes.diffusion import DDPM_2D, DDPM_3D, PixelDiffusion
 from benchmarks.recipes.latent import LDM_3D, BySex, LatentDiffusion
+from cohort.subjects import Subjects
 from contracts.condition import Condition
 from contracts.maps import MAPS, MapSpec
 from contracts.params import PARAMS_FILE, load
-from evaluation.baseline import gaussian_volumes
-from evaluation.cohort import Cohort
+from evaluation.gaussian_baseline import gaussian_volumes
+from evaluation.volume_set import VolumeSet
 from models.config import Dim, PathConfig
 from models.generator import Generator
-from training.dataset import Residuals, Subjects
-from training.framing import Framed
+from training.dataset import Residuals
 from training.loop import fit
+from training.relative import RelativeSubjects
 from training.settings import TrainSettings
-from training.train import framed, untrained
+from training.train import known_sites, untrained
 
 Array = NDArray[np.float32]
 Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
-Modify = Callable[[Generator, Framed, Sequence[Condition]], Generator]
+Modify = Callable[[Generator, RelativeSubjects, Sequence[Condition]], Generator]
 
 _WARM, _TIMED = 2, 10
 # Further ways to sample ours, as arguments of `Generator.sample`.
@@ -130,7 +132,7 @@ def _peer(
 
 
 def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trained:
-    train = Cohort(subjects.volumes, subjects.conditions)
+    train = VolumeSet(subjects.volumes, subjects.conditions)
 
     def sample(conditions: Sequence[Condition], seeds: Sequence[int], evaluations: int) -> Array:
         return gaussian_volumes(train, conditions, seeds, MAPS)
@@ -140,15 +142,22 @@ def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trai
 
 def prepared(
     dim: Dim, settings: TrainSettings, subjects: Subjects, work: Path
-) -> tuple[Generator, Framed]:
+) -> tuple[Generator, RelativeSubjects]:
     """An untrained generator of ours, and the subjects as it is trained on them.
 
     Parameters
     ----------
     work : the subjects' template is kept here.
     """
-    seen = framed(settings, subjects, subjects.encoded(), work)
-    return untrained(dim, settings, subjects, seen, work), seen
+    seen = relative_subjects(
+        subjects.encoded(),
+        subjects.conditions,
+        subjects.space,
+        work,
+        subjects.digest,
+        known_sites(settings, subjects.conditions),
+    )
+    return untrained(dim, settings, subjects, seen), seen
 
 
 def fit_steps(
@@ -181,7 +190,7 @@ def _coarse(settings: TrainSettings) -> TrainSettings:
 
 def _ddpm(settings: TrainSettings) -> TrainSettings:
     """The preset `ddpm`, with the sampler that needs few evaluations."""
-    path = PathConfig(path="linear", prediction="epsilon", start="none", sampler="dpm++")
+    path = PathConfig(path="ddpm", sampler="dpm++")
     return replace(settings, path=path)
 
 
@@ -190,7 +199,9 @@ def _withheld(settings: TrainSettings) -> TrainSettings:
     return replace(settings, loop=replace(settings.loop, drop_condition=0.1))
 
 
-def _unchanged(generator: Generator, framed: Framed, conditions: Sequence[Condition]) -> Generator:
+def _unchanged(
+    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
+) -> Generator:
     return generator
 
 

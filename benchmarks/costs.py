@@ -25,8 +25,8 @@ from training.settings import TrainSettings
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cohort.subjects import Subjects
     from models.generator import Generator
-    from training.dataset import Subjects
 
 ROUNDS = 5
 EVALUATIONS = (16, 8, 4)

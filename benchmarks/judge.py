@@ -18,16 +18,17 @@ from benchmarks import result
 from contracts.console import command, progress
 from contracts.maps import MAPS
 from contracts.space import mni_space
-from evaluation.audit import Auditor, Subject
-from evaluation.cohort import Cohort
+from evaluation.audit import Auditor
+from evaluation.measured_set import MeasuredSet
 from evaluation.ms_ssim import KERNEL, SCALES, SIGMA, pair_matrix
+from evaluation.volume_set import VolumeSet
 
 _ROUNDS = 5
 _PAIRS = 8
 _VOLUMES = (125, 250, 500)
 
 
-def volumes(n: int, seed: int) -> Cohort:
+def volumes(n: int, seed: int) -> VolumeSet:
     """Smooth random brains of the working space."""
     from scipy.ndimage import gaussian_filter
 
@@ -45,7 +46,7 @@ def volumes(n: int, seed: int) -> Cohort:
     people = [
         Condition(float(a), "F" if i % 2 else "M") for i, a in enumerate(rng.uniform(18, 88, n))
     ]
-    return Cohort(out, people)
+    return VolumeSet(out, people)
 
 
 def similarity() -> result.Row:
@@ -87,8 +88,8 @@ def audit(n: int) -> result.Row:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     begun = time.perf_counter()
     workers = os.cpu_count() or 1
-    auditor = Auditor.of(sets[0], sets[1], mni_space(4), MAPS, None, workers)
-    auditor.audit("large", Subject.of(sets[2], auditor.frame, workers))
+    auditor = Auditor.from_volumes(sets[0], sets[1], mni_space(4), MAPS, None, workers)
+    auditor.audit("large", MeasuredSet.from_volumes(sets[2], auditor.grid, workers))
     return {
         "measure": "audit",
         "volumes": n,

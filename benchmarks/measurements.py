@@ -34,17 +34,19 @@ class Measurement:
 
 def _contest(name: str, arguments: str, minutes: int) -> Measurement:
     """A contest of generators (`benchmarks.generators`), in a file of its own."""
-    told = ("--name", name, *arguments.split())
-    return Measurement(name, "generators", told, minutes, before="make demo")
+    named = ("--name", name, *arguments.split())
+    return Measurement(name, "generators", named, minutes, before="make demo")
 
 
 def _ablation(name: str, arguments: str, minutes: int) -> Measurement:
-    told = ("--name", name, *arguments.split())
-    return Measurement(name, "ablation", told, minutes, before="make demo")
+    """An ablation (`benchmarks.ablation`), in a file of its own."""
+    named = ("--name", name, *arguments.split())
+    return Measurement(name, "ablation", named, minutes, before="make demo")
 
 
 _MEASUREMENTS = (
     Measurement("judge", "judge", minutes=6),
+    Measurement("neighbours", "neighbours", minutes=3),
     Measurement("costs", "costs", minutes=10, before="make demo"),
     Measurement("scaling", "scaling", minutes=25),
     Measurement("paper", "paper", before="python -m benchmarks.scaling"),

@@ -15,7 +15,7 @@ from contracts import params
 from contracts.errors import UserError
 
 if TYPE_CHECKING:
-    from training.dataset import Subjects
+    from cohort.subjects import Subjects
 
 _GROUP, _PART = "base", "test"
 
@@ -32,18 +32,19 @@ def newcomers(count: int, work: Path) -> Subjects:
     ------
     UserError : if that cohort is not simulated.
     """
+    from cohort import subjects
     from cohort.derivatives import Derivatives
     from cohort.derive import Derive, derive
-    from cohort.simulate import OUT, Simulate, simulate
+    from cohort.simulate import Simulate, simulate
     from cohort.split import Manifest
-    from training import dataset
+    from contracts.paths import BIDS
 
     recipe, deriving = params.load(Simulate, "simulate"), params.load(Derive, "derive")
     try:
-        within = Path(deriving.source).relative_to(OUT)
+        within = Path(deriving.source).relative_to(BIDS)
     except ValueError:
         raise UserError(
-            f"derive.source is {deriving.source}: expected a simulated cohort in {OUT}, real "
+            f"derive.source is {deriving.source}: expected a simulated cohort in {BIDS}, real "
             "people cannot be made; leave --newcomers out"
         ) from None
     recipe = replace(recipe, seed=recipe.seed + 1, base_subjects=count, target_subjects=0)
@@ -54,4 +55,4 @@ def newcomers(count: int, work: Path) -> Subjects:
     ids = tuple(p.id for p in Derivatives.open(maps).participants)
     manifest = Manifest(recipe.seed, {_GROUP: {"train": (), "val": (), _PART: ids}})
     split.write_text(json.dumps(manifest.to_json()))
-    return dataset.load(maps, split, _GROUP, _PART)
+    return subjects.load(maps, split, _GROUP, _PART)

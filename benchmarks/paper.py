@@ -22,11 +22,15 @@ NETWORKS = (
     CASES[0],
     Case("4 mm, params.yaml", (40, 48, 40), NetworkConfig(channels=(16, 32, 64)), 2),
 )
-# FA, MD and level set, as encoded; the network also sees displacements.
+# FA, MD and the distance to the boundary; relative volumes also have displacements.
 _ENCODED = 3
-_CHANNELS = _ENCODED + 3
-# Encoded and standard volumes are kept, residuals for as long as the training.
-DISK_BYTES = 4 * (_ENCODED + 2 * _CHANNELS)
+_DISPLACEMENTS = 3
+_CHANNELS = _ENCODED + _DISPLACEMENTS
+# The network sees the noisy volume and its Gaussian estimate.
+_INPUTS = 2 * _CHANNELS
+# Encoded and relative volumes are kept, residuals for as long as the training; displacements are
+# kept with the template and with the relative volumes.
+DISK_BYTES = 4 * (_ENCODED + 2 * _CHANNELS + 2 * _DISPLACEMENTS)
 # A training step is a forward pass and a backward pass, which is two forward passes.
 _PASSES = 3
 
@@ -36,17 +40,17 @@ def operations(case: Case) -> tuple[float, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.network import PatchUNet
+    from models.diffusion.network import PatchUNet
 
     with torch.device("meta"):
-        network = PatchUNet(3, 4 * _CHANNELS, _CHANNELS, 2, case.network)
-        volume = torch.zeros(1, 4 * _CHANNELS, *case.shape)
+        network = PatchUNet(3, _INPUTS, _CHANNELS, 2, case.network)
+        volume = torch.zeros(1, _INPUTS, *case.shape)
         with FlopCounterMode(display=False) as counter:
             network(volume, torch.zeros(1), torch.zeros(1, 2))
     return counter.get_total_flops() / 1e12, sum(p.numel() for p in network.parameters())
 
 
-def preparation(folder: Path = result.RESULTS) -> float:
+def preparation(folder: Path | None = None) -> float:
     """Measured CPU seconds of encoding, template, prior and residual per voxel and subject.
 
     Raises
@@ -55,7 +59,10 @@ def preparation(folder: Path = result.RESULTS) -> float:
     """
     found = result.read("scaling", folder)
     if found is None:
-        raise UserError(f"no scaling.json in {folder}: run `python -m benchmarks.scaling` first")
+        raise UserError(
+            f"no scaling.json in {folder or result.RESULTS}: run "
+            "`python -m benchmarks.scaling` first"
+        )
     most = max(found.rows, key=lambda row: (row["voxels"], row["subjects"]))
     return float(most["prepare_seconds_per_volume"] / most["voxels"])
 

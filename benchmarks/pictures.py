@@ -15,8 +15,8 @@ from contracts.console import command, say
 from contracts.paths import DERIVATIVES, MODELS, SPLIT
 
 if TYPE_CHECKING:
+    from cohort.row_cache import Array
     from contracts.condition import Condition
-    from training.cache import Array
 
 AGES = (25.0, 45.0, 65.0, 85.0)
 _SEED = 700_000
@@ -76,10 +76,10 @@ def draw(path: Path, real: Array, made: Array, conditions: list[Condition]) -> N
 @click.option("--steps", default=16, show_default=True, help="Network evaluations per volume.")
 def main(models: Path, derivatives: Path, split: Path, out: Path, steps: int) -> None:
     """Pictures of both base generators beside held-out subjects."""
+    from cohort import subjects
     from models.generator import Generator
-    from training import dataset
 
-    test = dataset.load(derivatives, split, "base", "test")
+    test = subjects.load(derivatives, split, "base", "test")
     chosen = nearest(list(test.conditions))
     people = [test.conditions[i] for i in chosen]
     for dim in ("2d", "3d"):

@@ -71,9 +71,9 @@ def write(
     intervals: str = "",
     gpu: str = "",
     inputs: Mapping[str, str] | None = None,
-    folder: Path = RESULTS,
+    folder: Path | None = None,
 ) -> Result:
-    """Write `<folder>/<name>.json` for the command that is running.
+    """Write `results/<name>.json` for the command that is running.
 
     Parameters
     ----------
@@ -83,6 +83,7 @@ def write(
     intervals : what the ends of the intervals are, such as `CONFIDENCE`.
     gpu : its name, if the work ran on one.
     inputs : path -> MD5 of files of the chain that the numbers come from.
+    folder : another one than `results`.
     """
     commit, dirty = _commit()
     result = Result(
@@ -91,6 +92,7 @@ def write(
         list(seeds), machine(threads, gpu), versions(), dict(n), intervals,
         [_rounded(dict(row)) for row in rows], dict(inputs or {}),
     )  # fmt: skip
+    folder = folder or RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(asdict(result), indent=1) + "\n")
@@ -98,14 +100,14 @@ def write(
     return result
 
 
-def read(name: str, folder: Path = RESULTS) -> Result | None:
+def read(name: str, folder: Path | None = None) -> Result | None:
     """The result of a measurement; None if there is none yet.
 
     Raises
     ------
     UserError : if the file is not as `write` writes it.
     """
-    path = folder / f"{name}.json"
+    path = (folder or RESULTS) / f"{name}.json"
     if not path.exists():
         return None
     try:

@@ -13,11 +13,12 @@ from benchmarks import result
 from contracts.condition import Condition
 from contracts.maps import MapSpec
 from contracts.space import Space
-from evaluation.audit import Auditor, Subject
-from evaluation.cohort import Cohort
-from evaluation.comparison import Comparison, Table
-from evaluation.finding import Answer, Finding
+from evaluation.audit import Auditor
+from evaluation.comparison import Comparison, Float64Array
+from evaluation.measured_set import MeasuredSet
+from evaluation.results import Answer, Finding
 from evaluation.texture import Expectation, measures
+from evaluation.volume_set import VolumeSet
 
 Scores = dict[str, Any]
 
@@ -40,21 +41,21 @@ class Judge:
     """
 
     auditor: Auditor
-    test: Subject
+    test: MeasuredSet
     expectation: Expectation
-    coherence: Table
+    coherence: Float64Array
 
     @classmethod
     def of(
         cls,
-        train: Cohort,
-        test: Cohort,
+        train: VolumeSet,
+        test: VolumeSet,
         space: Space,
         maps: tuple[MapSpec, ...],
         atlas: tuple[NDArray[np.int32], dict[int, str]] | None,
     ) -> Judge:
         """A judge that knows these subjects; generators have seen `train` only."""
-        auditor = Auditor.of(
+        auditor = Auditor.from_volumes(
             train, test, space, maps, atlas, questions=("fidelity", "anatomy", "privacy")
         )
         expectation = Expectation.fit(train.volumes, train.conditions, maps)
@@ -69,7 +70,7 @@ class Judge:
         ``coherent_parts`` says in how many parts of ``slice_coherence`` (a map and a plane) the
         mean of the volumes lies within the central 95 % of single real volumes.
         """
-        made = Subject.of(Cohort(volumes, conditions), self.auditor.frame)
+        made = MeasuredSet.from_volumes(VolumeSet(volumes, conditions), self.auditor.grid)
         audit = self.auditor.audit(name, made)
         found = {f.name: f for a in audit.answers for f in a.findings}
         own = self.expectation.coherence(volumes, conditions)
@@ -84,10 +85,10 @@ class Judge:
         scores["coherent_parts"] = f"{inside.sum()} of {inside.size}"
         return scores
 
-    def _texture(self, made: Subject, own: Table) -> Answer:
-        spectrum = np.concatenate([made.profiles.spectrum, self.test.profiles.spectrum])
+    def _texture(self, made: MeasuredSet, own: Float64Array) -> Answer:
+        spectrum = np.concatenate([made.measurements.spectrum, self.test.measurements.spectrum])
         comparison = Comparison(len(own), len(self.coherence))
-        wanted = measures(np.concatenate([own, self.coherence]), spectrum, self.auditor.frame.maps)
+        wanted = measures(np.concatenate([own, self.coherence]), spectrum, self.auditor.grid.maps)
         return comparison.answer("fidelity", wanted, {})
 
 

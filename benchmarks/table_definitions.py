@@ -150,6 +150,12 @@ AUDITS = (
     Column("memory of the volumes, MiB", "volumes_mib", ".0f"),
     Column("further memory, MiB", "further_mib", ".0f"),
 )
+NEIGHBOURS = (
+    Column("OMP_WAIT_POLICY", "policy"),
+    Column("steps per second, one alone", "alone", ".1f"),
+    Column("two side by side, together", "together", ".1f"),
+    Column("together over alone", "ratio", ".2f"),
+)
 
 
 def _rows(columns: Sequence[Column]) -> Callable[[Result], str]:
@@ -212,6 +218,7 @@ TABLES: dict[str, Table] = {
     "paper": Table("paper", _rows(PAPER)),
     "gpu-steps": Table("gpu", _measure(GPU_STEPS, "training step")),
     "gpu-samples": Table("gpu", _measure(GPU_SAMPLES, "sampling")),
+    "neighbours": Table("neighbours", _rows(NEIGHBOURS)),
     "judge-similarity": Table("judge", _measure(SIMILARITY, "ms-ssim")),
     "judge-audits": Table("judge", _measure(AUDITS, "audit")),
 }

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from benchmarks.measurements import MEASUREMENTS
-from benchmarks.result import RESULTS, ROOT, Result, read
+from benchmarks.result import ROOT, Result, read
 from benchmarks.table_definitions import TABLES, Table
 from contracts.console import command, say
 from contracts.errors import UserError
@@ -39,7 +39,7 @@ def names(text: str) -> list[str]:
 def filled(
     text: str,
     where: str,
-    results: Path = RESULTS,
+    results: Path | None = None,
     tables: Mapping[str, Table] = TABLES,
 ) -> str:
     """A document with its tables as their result files have them now.
@@ -69,7 +69,7 @@ def filled(
     return _PLACE.sub(replaced, text)
 
 
-def content(table: Table, results: Path = RESULTS) -> str:
+def content(table: Table, results: Path | None = None) -> str:
     """A table and the line below it, or what to run where there is no result."""
     result = read(table.measurement, results)
     measurement = MEASUREMENTS[table.measurement]

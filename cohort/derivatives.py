@@ -1,4 +1,4 @@
-"""A cohort's derivatives: maps and brain mask of each subject in one space, in BIDS names."""
+"""A cohort's derivatives: maps and brain mask of each scan in one space, as a BIDS dataset."""
 
 from __future__ import annotations
 
@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts import eigenvalues, volume
+from cohort.stage_output import hint
+from contracts import bids, eigenvalues, volume
 from contracts.condition import Condition, condition
 from contracts.errors import UserError
 from contracts.maps import AD, ALL_MAPS, FA, MAPS, MD, RD, MapSpec
 from contracts.space import Space
-
-PARTICIPANTS = "participants.tsv"
-DESCRIPTION = "dataset_description.json"
-SPACE = "space.json"
-COLUMNS = ("participant_id", "age", "sex", "group", "site")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +26,11 @@ class Participant:
 
     Parameters
     ----------
-    id : BIDS label with its prefix, e.g. ``sub-sim0001``.
-    group : ``base`` (what a generator is trained on) or ``target`` (what it is adapted to).
-    site : scanner or site label.
+    id : id of the scan, e.g. ``sub-sim0001``; see `contracts.bids`.
+    age : in years.
+    sex : ``F`` or ``M``.
+    group : ``base``, which a generator is trained on, or ``target``, which it is adapted to.
+    site : label of the scanner or site.
     """
 
     id: str
@@ -43,16 +41,16 @@ class Participant:
 
     @property
     def condition(self) -> Condition:
-        """Age and sex, checked."""
+        """Age and sex; a UserError if they are not possible ones."""
         return condition(self.age, self.sex)
 
 
 def write_participants(root: Path, participants: Iterable[Participant]) -> None:
     """Write participants.tsv under `root`, in the given order."""
     root.mkdir(parents=True, exist_ok=True)
-    with (root / PARTICIPANTS).open("w", newline="") as stream:
+    with (root / bids.PARTICIPANTS).open("w", newline="") as stream:
         rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        rows.writerow(COLUMNS)
+        rows.writerow(bids.PARTICIPANT_COLUMNS)
         for p in participants:
             rows.writerow([p.id, f"{p.age:.1f}", p.sex, p.group, p.site])
 
@@ -64,14 +62,17 @@ def read_participants(root: Path) -> list[Participant]:
     ------
     UserError : if the file or a column is missing or a row cannot be read.
     """
-    path = root / PARTICIPANTS
+    path = root / bids.PARTICIPANTS
+    columns = bids.PARTICIPANT_COLUMNS
     if not path.exists():
-        raise UserError(f"no {path}: expected a table with columns {', '.join(COLUMNS)}")
+        raise UserError(
+            f"no {path}: expected a table with columns {', '.join(columns)}; {hint('derive', root)}"
+        )
     with path.open(newline="") as stream:
         reader = csv.DictReader(stream, delimiter="\t")
-        missing = [c for c in COLUMNS if c not in (reader.fieldnames or [])]
+        missing = [c for c in columns if c not in (reader.fieldnames or [])]
         if missing:
-            raise UserError(f"{path}: column {', '.join(missing)} is missing")
+            raise UserError(f"{path}: column {', '.join(missing)} is missing: add it")
         found = []
         for line, row in enumerate(reader, start=2):
             try:
@@ -86,24 +87,13 @@ def read_participants(root: Path) -> list[Participant]:
     return found
 
 
-def map_name(subject: str, space: Space, spec: MapSpec) -> str:
-    """BIDS name (BEP016) of a map, e.g.
-    ``sub-01_space-MNI152NLin2009aSym_res-4_model-tensor_param-fa_dwimap.nii.gz``."""
-    return f"{subject}_space-{space.name}_model-tensor_param-{spec.name}_dwimap.nii.gz"
-
-
-def mask_name(subject: str, space: Space) -> str:
-    """BIDS name of a brain mask."""
-    return f"{subject}_space-{space.name}_desc-brain_mask.nii.gz"
-
-
 @dataclass(frozen=True, slots=True)
 class Derivatives:
     """A derivatives folder that can be read.
 
-    Layout: ``dataset_description.json``, ``participants.tsv``, ``space.json`` and per subject
-    ``sub-x/dwi/`` with one NIfTI and JSON sidecar per map and a mask. A label atlas of the space,
-    where there is one, is ``atlas_dseg.nii.gz`` with its names in ``atlas_dseg.tsv``.
+    It holds ``dataset_description.json``, ``participants.tsv``, ``space.json`` and, for each
+    scan, ``sub-x/dwi/`` with one NIfTI file and JSON sidecar per map and a mask. A label atlas of
+    the space, where there is one, is ``atlas_dseg.nii.gz`` with its names in ``atlas_dseg.tsv``.
     """
 
     root: Path
@@ -118,83 +108,97 @@ class Derivatives:
         ------
         UserError : if the folder, its space or its participants are missing.
         """
-        path = root / SPACE
+        path = root / bids.SPACE
         if not path.exists():
-            raise UserError(f"no derivatives in {root}: run `dvc repro derive` first")
+            raise UserError(f"no derivatives in {root}: {hint('derive', root)}")
         space = Space.from_json(json.loads(path.read_text()))
         return cls(root, space, tuple(read_participants(root)))
 
     def participant(self, subject: str) -> Participant:
-        """The row of `subject`; a UserError if there is none."""
+        """Return the row of a scan id; a UserError if there is none."""
         for p in self.participants:
             if p.id == subject:
                 return p
-        raise UserError(f"{self.root / PARTICIPANTS} has no {subject}")
+        raise UserError(f"{self.root / bids.PARTICIPANTS} has no {subject}")
 
     def folder(self, subject: str) -> Path:
-        """Where the files of `subject` are."""
-        return self.root / subject / "dwi"
+        """Return the folder with the files of a scan id."""
+        return bids.derivatives_folder(self.root, subject)
 
     @property
     def maps(self) -> tuple[MapSpec, ...]:
-        """FA and MD, and AD and RD where the cohort was derived with them."""
+        """The maps of the cohort: FA and MD, and AD and RD where it was derived with them."""
         first = self.participants[0].id
-        name = map_name(first, self.space, AD)
+        name = bids.map_name(first, self.space, AD)
         return ALL_MAPS if (self.folder(first) / name).exists() else MAPS
 
     def load(self, subjects: Sequence[str], maps: Sequence[MapSpec] = MAPS) -> NDArray[np.float32]:
-        """Maps in physical units, shape (subjects, maps, X, Y, Z)."""
+        """Read maps in physical units; the result has the shape (subjects, maps, X, Y, Z)."""
         out = np.empty((len(subjects), len(maps), *self.space.shape), dtype=np.float32)
         for i, subject in enumerate(subjects):
             for j, spec in enumerate(maps):
-                path = self.folder(subject) / map_name(subject, self.space, spec)
+                path = self.folder(subject) / bids.map_name(subject, self.space, spec)
                 out[i, j] = volume.read_on(path, self.space)
         return out
 
     def masks(self, subjects: Sequence[str]) -> NDArray[np.bool_]:
-        """Brain masks, shape (subjects, X, Y, Z)."""
+        """Read brain masks; the result has the shape (subjects, X, Y, Z)."""
         out = np.empty((len(subjects), *self.space.shape), dtype=np.bool_)
         for i, subject in enumerate(subjects):
-            path = self.folder(subject) / mask_name(subject, self.space)
+            path = self.folder(subject) / bids.mask_name(subject, self.space)
             out[i] = volume.read_on(path, self.space) > 0
         return out
 
     def conditions(self, subjects: Sequence[str], sites: bool = False) -> list[Condition]:
-        """Age and sex of each subject, and its site if asked for."""
+        """Return age and sex of each subject, and the site if `sites` is true."""
         people = [self.participant(s) for s in subjects]
         return [replace(p.condition, site=p.site) if sites else p.condition for p in people]
 
     def atlas(self) -> tuple[NDArray[np.int32], dict[int, str]] | None:
-        """Labels (X, Y, Z) and their names, or None where the derivatives carry no atlas."""
-        path = self.root / "atlas_dseg.nii.gz"
+        """Read the labels (X, Y, Z) and their names; None where there is no atlas."""
+        path = self.root / bids.ATLAS
         if not path.exists():
             return None
         labels = volume.read_on(path, self.space).astype(np.int32)
-        with (self.root / "atlas_dseg.tsv").open(newline="") as stream:
+        with (self.root / bids.ATLAS_NAMES).open(newline="") as stream:
             rows = csv.DictReader(stream, delimiter="\t")
             names = {int(row["index"]): row["name"] for row in rows}
         return labels, names
 
 
 def write_description(root: Path, name: str, simulated: bool, generated_by: str) -> None:
-    """Write dataset_description.json (BIDS 1.10, derivative dataset)."""
+    """Write the dataset_description.json of a derivative dataset.
+
+    Parameters
+    ----------
+    simulated : whether the subjects do not exist.
+    generated_by : name of the program.
+    """
     root.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "Name": name,
-        "BIDSVersion": "1.10.0",
+        "BIDSVersion": bids.VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [{"Name": generated_by}],
         "Simulated": simulated,
     }
-    (root / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n")
+    (root / bids.DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def possible(maps: Mapping[str, NDArray[np.float32]]) -> dict[MapSpec, NDArray[np.float32]]:
-    """FA and MD clipped to their ranges and, where AD is given, the AD that they allow and RD.
+def write_space(root: Path, space: Space) -> None:
+    """Write the space of the maps to `root`."""
+    (root / bids.SPACE).write_text(json.dumps(space.to_json(), indent=2) + "\n")
+
+
+def valid_maps(maps: Mapping[str, NDArray[np.float32]]) -> dict[MapSpec, NDArray[np.float32]]:
+    """Return maps whose values are possible, alone and together.
+
+    FA and MD are clipped to their ranges. Where AD is given, it is moved to the nearest value
+    that FA and MD allow, and RD is added.
 
     Parameters
     ----------
-    maps : map name -> values in physical units.
+    maps : values (X, Y, Z) in physical units by map name: fa, md and possibly ad.
     """
     fa, md = FA.clip(maps["fa"]), MD.clip(maps["md"])
     if "ad" not in maps:
@@ -211,13 +215,18 @@ def write_subject(
     mask: NDArray[np.bool_],
     sidecar: dict[str, Any],
 ) -> None:
-    """Write the `possible` maps, the mask and the sidecars of one subject."""
-    folder = root / subject / "dwi"
-    for spec, values in possible(maps).items():
-        path = folder / map_name(subject, space, spec)
+    """Write the valid maps, their sidecars and the mask of one scan; the mask is written last.
+
+    Parameters
+    ----------
+    maps : values (X, Y, Z) in physical units by map name: fa, md and possibly ad.
+    mask : (X, Y, Z); maps are zero outside it.
+    sidecar : what the JSON file beside each map tells beyond its name and unit.
+    """
+    folder = bids.derivatives_folder(root, subject)
+    for spec, values in valid_maps(maps).items():
+        path = folder / bids.map_name(subject, space, spec)
         volume.write(path, np.where(mask, values, np.float32(0)), space)
         meta = {"Parameter": spec.label, "Units": spec.unit or "1", **sidecar}
-        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(
-            json.dumps(meta, indent=2) + "\n"
-        )
-    volume.write(folder / mask_name(subject, space), mask, space)
+        bids.sidecar(path).write_text(json.dumps(meta, indent=2) + "\n")
+    volume.write(folder / bids.mask_name(subject, space), mask, space)

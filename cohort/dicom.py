@@ -1,4 +1,4 @@
-"""DICOM series to a BIDS tree of DWI, by dcm2niix."""
+"""Conversion of DICOM series to a BIDS dataset of DWI, by dcm2niix."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from cohort import dwi
-from cohort.derivatives import PARTICIPANTS
-from cohort.participants import subject_label
+from cohort.stage_output import write_whole
 from cohort.tensor import B0_LIMIT
+from contracts import bids, closure
 from contracts.console import progress
 from contracts.errors import UserError
 
-REPORT = "conversion.tsv"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _SESSION = re.compile(r"^(?P<subject>.+?)[_-]ses-(?P<session>[A-Za-z0-9]+)$")
-# What of dcm2niix's JSON is kept: nothing of it tells who, where or when.
+# Fields of dcm2niix's JSON that are kept. None of them tells who was scanned, where or when.
 _KEPT = (
     *("Manufacturer", "ManufacturersModelName", "MagneticFieldStrength", "SeriesDescription"),
     *("ProtocolName", "ImageType", "SliceThickness", "EchoTime", "RepetitionTime"),
@@ -44,11 +43,15 @@ _BROKEN = (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, RuntimeError
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What became of one series (or of a whole input, where it held none).
+    """What became of one series, or of a whole input that holds none: one row of conversion.tsv.
 
     Parameters
     ----------
-    status : ``converted``; ``skipped`` (no diffusion series); ``failed``.
+    subject : BIDS label, e.g. ``sub-01``.
+    session : label of the session, empty where there is none.
+    status : ``converted``; ``skipped``, if it is no diffusion series; ``failed``.
+    detail : reason or warnings.
+    file : name of the converted file.
     age, sex : as in the DICOM header, empty where it does not tell.
     """
 
@@ -65,10 +68,11 @@ class Series:
 def convert(source: Path, out: Path) -> tuple[Series, ...]:
     """Convert every DICOM folder and archive of `source` to DWI under the BIDS folder `out`.
 
-    Each folder or archive (.zip, .tar, .tar.gz, .tgz) directly in `source` is one subject, its
-    name the label; ``<subject>/ses-<x>/`` and ``<subject>_ses-<x>.zip`` tell sessions. What was
-    converted before and has not changed is taken over. A broken input is reported, not raised.
-    Ages and sexes of the DICOM headers are written to `out`/participants.tsv.
+    Each folder or archive (.zip, .tar, .tar.gz, .tgz) directly in `source` is one subject, and
+    its name is the label; ``<subject>/ses-<x>/`` and ``<subject>_ses-<x>.zip`` tell sessions. An
+    input that was converted before, by the same code, and has not changed is not converted
+    again. A broken input is reported in the result and stops no other. Ages and sexes of the
+    DICOM headers are written to `out`/participants.tsv.
 
     Raises
     ------
@@ -84,59 +88,59 @@ def convert(source: Path, out: Path) -> tuple[Series, ...]:
         (subject, session), paths = item
         try:
             return _convert_one(subject, session, paths, out)
-        except Exception as error:  # whatever it is, the other subjects are converted
+        except Exception as error:  # One bad input must not cost the others.
             return (Series(subject, session, paths[0].name, "failed", repr(error)),)
 
-    with ThreadPoolExecutor() as pool:  # dcm2niix runs in processes of its own
-        jobs = pool.map(one, inputs.items())
-        made = list(progress(jobs, total=len(inputs), what="DICOM converted"))
+    with ThreadPoolExecutor() as threads:  # dcm2niix runs in its own processes.
+        results = threads.map(one, inputs.items())
+        made = list(progress(results, total=len(inputs), what="DICOM converted"))
     series = tuple(row for rows in made for row in rows)
-    _write_report(out / REPORT, series)
-    _write_people(out / PARTICIPANTS, series)
+    _write_report(out / bids.CONVERSION, series)
+    _write_participants(out / bids.PARTICIPANTS, series)
     return series
 
 
 def _inputs(source: Path) -> dict[tuple[str, str], list[Path]]:
-    """Folders and archives by subject and session."""
+    """Return the folders and archives of each subject and session."""
     inputs: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in sorted(source.iterdir()):
         if path.name.startswith(".") or not (path.is_dir() or _is_archive(path)):
             continue
         sessions = sorted(path.glob("ses-*")) if path.is_dir() else []
-        for part in sessions or [path]:
-            name = f"{path.name}_{part.name}" if sessions else path.name
+        for item in sessions or [path]:
+            name = f"{path.name}_{item.name}" if sessions else path.name
             for ending in _ARCHIVES:
                 name = name.removesuffix(ending)
             found = _SESSION.match(name)
             subject, session = found.group("subject", "session") if found else (name, "")
-            inputs[subject_label(subject), session].append(part)
+            inputs[bids.subject_label(subject), session].append(item)
     return dict(inputs)
 
 
 def _convert_one(subject: str, session: str, inputs: list[Path], out: Path) -> tuple[Series, ...]:
-    """Convert what belongs to one subject and session, unless done before."""
-    stem = subject + (f"_ses-{session}" if session else "")
-    kept = out / "sourcedata" / f"{stem}.json"
+    """Convert the inputs of one subject and session, unless that was done before."""
+    scan = bids.scan_id(subject, session)
+    record = out / bids.SOURCE_FOLDER / f"{scan}.json"
     fingerprint = _fingerprint(inputs)
-    if kept.exists():
-        before = json.loads(kept.read_text())
+    if record.exists():
+        before = json.loads(record.read_text())
         if before["fingerprint"] == fingerprint:
             return tuple(Series(**row) for row in before["series"])
-    target = out / subject / (f"ses-{session}" if session else "") / "dwi"
+    target = bids.raw_folder(out, subject, session)
     shutil.rmtree(target, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
-        rows = tuple(_run(subject, session, inputs, Path(scratch), target / stem))
-    if any(row.status == "failed" for row in rows):  # tried again next time
+        rows = tuple(_run(subject, session, inputs, Path(scratch), target))
+    if any(row.status == "failed" for row in rows):  # The next run tries again.
         return rows
-    kept.parent.mkdir(parents=True, exist_ok=True)
     content = {"fingerprint": fingerprint, "series": [asdict(row) for row in rows]}
-    kept.write_text(json.dumps(content, indent=1) + "\n")
+    write_whole(record, json.dumps(content, indent=1) + "\n")
     return rows
 
 
 def _run(
-    subject: str, session: str, inputs: list[Path], scratch: Path, stem: Path
+    subject: str, session: str, inputs: list[Path], scratch: Path, target: Path
 ) -> Iterator[Series]:
+    """Convert inputs in the folder `scratch`, and move the diffusion series to `target`."""
     images: dict[str, Path] = {}
     complaints: list[str] = []
     failed = unreadable = False
@@ -150,14 +154,14 @@ def _run(
         for folder in folders:
             into = scratch / f"out{len(list(scratch.glob('out*')))}"
             code, text = _dcm2niix(folder, into)
-            # dcm2niix: 0 all converted, 2 no DICOM there
+            # dcm2niix returns 0 if it converted all files and 2 if there was no DICOM file.
             failed |= code not in (0, 2)
             complaints += text
-            # Named by series UID: the same series in two inputs counts once.
+            # Files are named by series UID, so that a series in two inputs counts once.
             images |= {p.name: p for p in sorted(into.glob("*.nii.gz"))}
     about = {name: _header(path) for name, path in images.items()}
     people = {(h.get("PatientID"), h.get("PatientName")) for h in about.values()}
-    people.discard((None, None))  # an anonymised header, or a derived image without one
+    people.discard((None, None))  # Anonymised headers and derived images name nobody.
     if len(people) > 1:
         reason = f"holds scans of {len(people)} people: make one folder per subject"
         yield Series(subject, session, inputs[0].name, "failed", reason)
@@ -170,8 +174,8 @@ def _run(
         if name not in diffusion:
             yield Series(subject, session, description, "skipped", "no diffusion series", **who)
             continue
-        run = f"_run-{diffusion.index(name) + 1}" if len(diffusion) > 1 else ""
-        file = stem.with_name(f"{stem.name}{run}_dwi.nii.gz")
+        run = diffusion.index(name) + 1 if len(diffusion) > 1 else None
+        file = target / bids.dwi_name(bids.scan_id(subject, session), run)
         _store(path, header, file)
         detail = "; ".join(complaints)
         yield Series(subject, session, description, "converted", detail, file.name, **who)
@@ -182,7 +186,7 @@ def _run(
 
 
 def _dcm2niix(folder: Path, into: Path) -> tuple[int, list[str]]:
-    """Exit code, and lines with errors or warnings."""
+    """Run dcm2niix and return its exit code and its lines with errors or warnings."""
     from dcm2niix import bin as program
 
     into.mkdir()
@@ -196,7 +200,7 @@ def _dcm2niix(folder: Path, into: Path) -> tuple[int, list[str]]:
 
 
 def _shown(line: str, folder: Path) -> str:
-    """A line of dcm2niix without our scratch folder's name, for a table cell."""
+    """Return a line of dcm2niix for a table cell, without the name of the scratch folder."""
     return line.replace(str(folder), folder.name).replace("\t", " ").strip()
 
 
@@ -208,7 +212,7 @@ def _is_diffusion(image: Path) -> bool:
 
 
 def _header(image: Path) -> dict[str, Any]:
-    path = dwi.sibling(image, ".json")
+    path = bids.sidecar(image)
     content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return content
 
@@ -217,9 +221,9 @@ def _store(image: Path, header: dict[str, Any], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(image, file)
     for suffix in (".bval", ".bvec"):
-        shutil.move(dwi.sibling(image, suffix), dwi.sibling(file, suffix))
+        shutil.move(bids.sibling(image, suffix), bids.sibling(file, suffix))
     kept = {key: header[key] for key in _KEPT if key in header}
-    dwi.sibling(file, ".json").write_text(json.dumps(kept, indent=2) + "\n")
+    bids.sidecar(file).write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def _is_archive(path: Path) -> bool:
@@ -227,7 +231,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _unpacked(path: Path, into: Path) -> Iterator[Path]:
-    """Folders to convert: `path` itself, and one per archive at or under it."""
+    """Yield the folders to convert: `path` itself, and one per archive at or under it."""
     if path.is_dir():
         yield path
     archives = [path] if path.is_file() else [p for p in sorted(path.rglob("*")) if _is_archive(p)]
@@ -235,7 +239,7 @@ def _unpacked(path: Path, into: Path) -> Iterator[Path]:
         folder = into / str(number)
         folder.mkdir(parents=True)
         for index, (name, stream) in enumerate(_members(archive)):
-            # Own names: a member's path could point outside the folder.
+            # A member's own path could point outside the folder.
             with stream, (folder / f"{index:06d}_{Path(name).name}").open("wb") as copy:
                 shutil.copyfileobj(stream, copy)
         yield folder
@@ -256,7 +260,8 @@ def _members(archive: Path) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _fingerprint(inputs: list[Path]) -> str:
-    digest = hashlib.sha256()
+    """Return a hash of the inputs' files and of the code that converts them."""
+    digest = hashlib.sha256(closure.digest("cohort.dicom").encode())
     for path in inputs:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             status = file.stat()
@@ -274,10 +279,10 @@ def _write_report(path: Path, series: tuple[Series, ...]) -> None:
         table.writerows(asdict(row) for row in series)
 
 
-def _write_people(path: Path, series: tuple[Series, ...]) -> None:
-    people = {row.subject: row for row in series if row.status == "converted"}
+def _write_participants(path: Path, series: tuple[Series, ...]) -> None:
+    converted = {row.subject: row for row in series if row.status == "converted"}
     lines = ["participant_id\tage\tsex"]
-    for subject, row in sorted(people.items()):
+    for subject, row in sorted(converted.items()):
         sex = row.sex if row.sex in ("F", "M") else "n/a"
         lines.append(f"{subject}\t{row.age or 'n/a'}\t{sex}")
     path.write_text("\n".join(lines) + "\n")

@@ -9,16 +9,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort.tensor import B0_LIMIT
-from contracts import volume
+from contracts import bids, volume
 from contracts.errors import UserError
 
-# Six directions span a tensor; volumes of one shell may differ in b by this factor.
+# A tensor has six elements, so at least six directions are needed.
 _FEWEST_WEIGHTED = 6
+# The b-values of one shell may differ by this factor.
 _SHELL_WIDTH = 1.1
 
 
 class Dwi(NamedTuple):
-    """Signal (X, Y, Z, V), affine, b-values (V,) in s/mm2, unit b-vectors (V, 3), what was cut."""
+    """A series of V volumes.
+
+    Parameters
+    ----------
+    signal : (X, Y, Z, V).
+    affine : (4, 4) voxel index to mm in RAS+.
+    bvals : (V,) in s/mm2.
+    bvecs : (V, 3) unit vectors; zero or anything for unweighted volumes.
+    dropped : number of weighted volumes without a direction, which were left out.
+    """
 
     signal: NDArray[np.float32]
     affine: NDArray[np.float64]
@@ -28,24 +38,21 @@ class Dwi(NamedTuple):
 
     @property
     def zooms(self) -> NDArray[np.float64]:
-        """Voxel edges in mm."""
-        return np.asarray(np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)))
+        """Voxel edges in mm, (3,)."""
+        from nibabel.affines import voxel_sizes
+
+        return np.asarray(voxel_sizes(self.affine), dtype=np.float64)
 
     @property
     def b0(self) -> NDArray[np.float32]:
-        """Mean of the unweighted volumes."""
+        """Mean of the unweighted volumes, (X, Y, Z)."""
         return np.asarray(self.signal[..., self.bvals <= B0_LIMIT].mean(axis=-1), dtype=np.float32)
 
 
-def sibling(path: Path, suffix: str) -> Path:
-    """The file with the same name up to its ending: ``x_dwi.nii.gz`` -> ``x_dwi.bval``."""
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + suffix)
-
-
 def read(path: Path) -> Dwi:
-    """Read a series with the `.bval` and `.bvec` beside it.
+    """Read a series with the `.bval` and `.bvec` files beside it.
 
-    Weighted volumes without a direction (a scanner's trace images) are dropped.
+    Weighted volumes without a direction, which are trace images of the scanner, are left out.
 
     Raises
     ------
@@ -53,12 +60,12 @@ def read(path: Path) -> Dwi:
         cannot determine a tensor.
     """
     bvals = read_bvals(path)
-    bvecs = _numbers(sibling(path, ".bvec"))
+    bvecs = _numbers(bids.sibling(path, ".bvec"))
     if bvecs.ndim == 2 and bvecs.shape[0] == 3 and bvecs.shape[1] == len(bvals):
         bvecs = bvecs.T
     if bvecs.shape != (len(bvals), 3):
         raise UserError(
-            f"{sibling(path, '.bvec').name}: expected 3 x {len(bvals)} numbers, as many as "
+            f"{bids.sibling(path, '.bvec').name}: expected 3 x {len(bvals)} numbers, as many as "
             f"b-values, found {' x '.join(map(str, bvecs.shape))}"
         )
     signal, affine = volume.read(path)
@@ -78,12 +85,12 @@ def read(path: Path) -> Dwi:
 
 
 def read_bvals(path: Path) -> NDArray[np.float64]:
-    """b-values (V,) of the series `path`; a UserError where there are none."""
-    return np.atleast_1d(_numbers(sibling(path, ".bval"))).ravel()
+    """Read the b-values (V,) of a series; a UserError if there is no such file."""
+    return np.atleast_1d(_numbers(bids.sibling(path, ".bval"))).ravel()
 
 
 def fit_limit(dwi: Dwi, max_bvalue: float) -> float:
-    """The highest b-value to fit to: `max_bvalue`, or the lowest shell that allows a fit.
+    """Return the highest b-value to fit to: `max_bvalue`, or the lowest shell that allows a fit.
 
     Raises
     ------

@@ -17,7 +17,10 @@ from cohort.interpolation import upsampled
 from cohort.regression import Array, design, regress
 from cohort.template_estimator import FINER, TemplateEstimator, Volumes
 from contracts.condition import Condition
+from contracts.space import Space
 
+# Width of the Gaussian that smooths displacements: right for maps of 2 to 4 mm.
+_WIDTH_MM = 4.0
 # Components of a displacement.
 AXES = 3
 # The template and the displacements are found in turns: so many rounds, so many steps of
@@ -171,6 +174,15 @@ class GroupTemplate:
         """Inverse of `arrays`."""
         parts = {name: arrays[name] for name in _ARRAYS}
         return cls(width=float(arrays["width"][0]), **parts)
+
+
+def smoothing_width(space: Space) -> float:
+    """Returns the width of the smoothing of displacements in a space, in voxels.
+
+    It is rounded to single precision, in which it is stored: a later registration then finds the
+    same displacement to the last bit.
+    """
+    return float(np.float32(_WIDTH_MM / min(space.zooms)))
 
 
 class _Less(Sequence[Array]):

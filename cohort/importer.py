@@ -1,4 +1,4 @@
-"""Find what a source folder holds: ready FA and MD maps, or DWI series."""
+"""Find the scans that a source folder holds: ready FA and MD maps, or DWI series."""
 
 from __future__ import annotations
 
@@ -12,34 +12,38 @@ from pathlib import Path
 import numpy as np
 
 from cohort import dwi
-from cohort.participants import subject_label, subject_of
+from cohort.stage_output import hint
 from cohort.tensor import B0_LIMIT
+from contracts import bids, paths
 from contracts.errors import UserError
 
-_NIFTI = re.compile(r"\.nii(\.gz)?$")
-# "fa" or "md" as a word of its own: param-fa_dwimap, dti_FA, map-MD, x.fa; not colfa.
+# These match "fa" and "md" as words of their own, as in param-fa_dwimap, dti_FA, map-MD and x.fa,
+# but not in colfa.
 _MAP = re.compile(r"(?<![a-z0-9])(fa|md)(?![a-z0-9])", re.IGNORECASE)
 _MAP_ENDING = re.compile(r"(?<![a-z0-9])(fa|md)(_dwimap|_map)?$", re.IGNORECASE)
-# AD, or L1 as FSL's dtifit calls it.
+# FSL's dtifit calls AD "L1".
 _AXIAL_ENDING = re.compile(r"(?<![a-z0-9])(ad|l1)(_dwimap|_map)?$", re.IGNORECASE)
 _ANY_MAP = re.compile(r"(?<![a-z0-9])(fa|md|ad|l1)(?![a-z0-9])", re.IGNORECASE)
 _DWI = re.compile(r"(^|_)dwi$", re.IGNORECASE)
-_SUBJECT = re.compile(r"(?:^|[_.])sub-([A-Za-z0-9]+)")
-_SESSION = re.compile(r"(?:^|[_.])ses-([A-Za-z0-9]+)")
 _CAMCAN = re.compile(r"(?<![A-Za-z0-9])CC\d{6}(?!\d)")
 _MASK = re.compile(r"mask$", re.IGNORECASE)
-# Words of file and folder names that name no subject.
+# Words in names of files and folders that do not tell the subject.
 _ENTITY = re.compile(r"^(acq|desc|dir|label|map|model|param|rec|res|run|space)-", re.IGNORECASE)
 _PLAIN = {
     *("brain", "data", "derivatives", "dti", "dtifit", "dwi", "dwimap", "fa", "fsl", "map"),
     *("maps", "mask", "masks", "md", "nodif", "tensor"),
 }
-ATLAS = "atlas_dseg.nii.gz"
 
 
 @dataclass(frozen=True, slots=True)
 class MapScan:
-    """Ready maps of one scan, AD where there is one; `id` is ``sub-x`` or ``sub-x_ses-y``."""
+    """Ready maps of one scan.
+
+    Parameters
+    ----------
+    id : scan id, ``sub-x`` or ``sub-x_ses-y``.
+    ad, mask : None where there is none.
+    """
 
     id: str
     fa: Path
@@ -49,13 +53,20 @@ class MapScan:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that the result depends on."""
+        """The files that the scan's derivatives depend on."""
         return tuple(p for p in (self.fa, self.md, self.ad, self.mask) if p is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class DwiScan:
-    """A DWI series, its gradients beside it."""
+    """A DWI series of one scan; its gradients lie beside it.
+
+    Parameters
+    ----------
+    id : scan id, ``sub-x`` or ``sub-x_ses-y``.
+    series : the NIfTI file.
+    mask : None where there is none.
+    """
 
     id: str
     series: Path
@@ -63,8 +74,8 @@ class DwiScan:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that the result depends on."""
-        beside = (dwi.sibling(self.series, suffix) for suffix in (".bval", ".bvec", ".json"))
+        """The files that the scan's derivatives depend on."""
+        beside = (bids.sibling(self.series, suffix) for suffix in (".bval", ".bvec", ".json"))
         found = (self.series, *(p for p in beside if p.exists()))
         return found if self.mask is None else (*found, self.mask)
 
@@ -73,16 +84,23 @@ Scan = MapScan | DwiScan
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Scans sorted by id, a label atlas of the maps' grid, and what a person should know."""
+class SourceScans:
+    """The scans of a source folder.
+
+    Parameters
+    ----------
+    scans : sorted by id.
+    atlas : a label atlas on the grid of the maps, or None.
+    notes : remarks on files that were left out or chosen among several.
+    """
 
     scans: tuple[Scan, ...]
     atlas: Path | None
     notes: tuple[str, ...]
 
 
-def find(source: Path, masks: Path | None = None) -> Found:
-    """Scans under `source`; where there are ready maps, DWI series are not used.
+def find_scans(source: Path, masks: Path | None = None) -> SourceScans:
+    """Find the scans under `source`; where there are ready maps, DWI series are not used.
 
     Parameters
     ----------
@@ -90,12 +108,15 @@ def find(source: Path, masks: Path | None = None) -> Found:
 
     Raises
     ------
-    UserError : if `source` is no folder.
+    UserError : if `source` is not a folder.
     """
     if not source.is_dir():
-        raise UserError(f"no folder {source}: set derive.source in params.yaml to your cohort")
+        raise UserError(
+            f"no folder {source}: set derive.source in params.yaml to your cohort; if it is the "
+            f"simulated cohort, {hint('simulate', paths.BIDS)}"
+        )
     files = _walk(source)
-    atlas = next((p for p in files if p.name == ATLAS), None)
+    atlas = next((p for p in files if p.name == bids.ATLAS), None)
     by_hand = {} if masks is None or not masks.is_dir() else _by_hand(masks)
     scans, notes = _maps(files, source)
     if not scans:
@@ -103,51 +124,64 @@ def find(source: Path, masks: Path | None = None) -> Found:
         notes += more
     beside = defaultdict(list)
     for path in files:
-        if _MASK.search(_stem(path)):
+        if _MASK.search(bids.stem(path)):
             beside[path.parent].append(path)
     masked = [replace(s, mask=_mask(s, source, beside, by_hand)) for s in scans.values()]
     named = sorted(_plain_ids(masked), key=lambda s: s.id)
-    return Found(tuple(named), atlas, tuple(notes))
+    return SourceScans(tuple(named), atlas, tuple(notes))
 
 
 def scan_id(path: Path, root: Path) -> str:
-    """The scan that a file belongs to, from its name or its folders.
+    """Return the id of the scan that a file belongs to, from its name or its folders.
 
-    ``sub-x``, then CamCAN's ``CC`` and six digits, then the file's stem or the nearest folder
-    that says more than `dti` or `maps`.
+    The first of these that is found tells the subject: ``sub-x``; CamCAN's ``CC`` and six
+    digits; the file's name or that of the nearest folder, if it says more than `dti` or `maps`.
+
+    Parameters
+    ----------
+    root : source folder, above which no folder is looked at.
+
+    Raises
+    ------
+    UserError : if nothing tells the subject.
     """
-    parts = [*path.relative_to(root).parts[:-1], _stem(path)]
-    for part in reversed(parts):
-        if found := _SUBJECT.search(part):
-            sessions = (_SESSION.search(p) for p in reversed(parts))
-            session = next((s.group(1) for s in sessions if s), None)
-            return f"sub-{found.group(1)}" + (f"_ses-{session}" if session else "")
-    for part in reversed(parts):
-        if found := _CAMCAN.search(part):
-            return subject_label(found.group())
-    for part in (*reversed(parts), root.name):
-        words = (w for w in re.split(r"[_.\s]", part) if not _ENTITY.match(w))
+    names = [*path.relative_to(root).parts[:-1], bids.stem(path)]
+    names.reverse()
+    for name in names:
+        if subject := bids.entity(name, "sub"):
+            session = next((s for n in names if (s := bids.entity(n, "ses"))), None)
+            return bids.scan_id(f"sub-{subject}", session)
+    for name in names:
+        if found := _CAMCAN.search(name):
+            return bids.subject_label(found.group())
+    for name in (*names, root.name):
+        words = (w for w in re.split(r"[_.\s]", name) if not _ENTITY.match(w))
         telling = "".join(w for w in words if w.lower() not in _PLAIN)
         if telling:
-            return subject_label(telling)
-    raise UserError(f"{path}: nothing in its name or folders tells the subject")
+            return bids.subject_label(telling)
+    raise UserError(
+        f"{path}: nothing in its name or folders tells the subject; name it sub-<label>_..."
+    )
 
 
 def _walk(source: Path) -> list[Path]:
-    """NIfTI files under `source`, hidden folders left out, in a fixed order."""
+    """Return the NIfTI files under `source` in a fixed order; hidden folders are left out."""
     files = []
     for folder, folders, names in os.walk(source, followlinks=True):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        files += [Path(folder) / n for n in sorted(names) if _NIFTI.search(n) and n[0] != "."]
+        files += [Path(folder) / n for n in sorted(names) if bids.is_nifti(n) and n[0] != "."]
     return files
 
 
 def _maps(files: Sequence[Path], root: Path) -> tuple[dict[str, Scan], list[str]]:
-    """FA, MD and, where there is one, AD whose paths differ in that word alone."""
-    axial = {_ANY_MAP.sub("*", str(p)): p for p in files if _AXIAL_ENDING.search(_stem(p))}
+    """Group map files to scans, and tell which files were left out.
+
+    FA, MD and, where there is one, AD belong together if their paths differ in that word alone.
+    """
+    axial = {_ANY_MAP.sub("*", str(p)): p for p in files if _AXIAL_ENDING.search(bids.stem(p))}
     pairs: dict[str, dict[str, Path]] = defaultdict(dict)
     for path in files:
-        if ending := _MAP_ENDING.search(_stem(path)):
+        if ending := _MAP_ENDING.search(bids.stem(path)):
             key = _MAP.sub("*", str(path.relative_to(root)))
             pairs[key][ending.group(1).lower()] = path
     scans: dict[str, list[MapScan]] = defaultdict(list)
@@ -169,17 +203,27 @@ def _maps(files: Sequence[Path], root: Path) -> tuple[dict[str, Scan], list[str]
 
 
 def _map_rank(path: Path) -> tuple[bool, bool, str]:
-    """Tensor maps before those of other models; the scan's own space before a template's."""
+    """Return a key that sorts the better pair of maps first.
+
+    Maps of the tensor come before those of other models, and maps in the scan's own space before
+    those in a template's.
+    """
     name = path.name.lower()
     other_model = "model-" in name and "model-tensor" not in name and "model-dti" not in name
     return other_model, "space-mni" in name and "2009asym" not in name, str(path)
 
 
 def _series(files: Iterable[Path], root: Path) -> tuple[dict[str, Scan], list[str]]:
-    """The DWI series of each scan; of several, the one with most weighted volumes."""
+    """Return the DWI series of each scan, and notes.
+
+    Of several series of a scan, the one with the most weighted volumes is used.
+    """
     found: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for path in files:
-        if _DWI.search(_stem(path)) and "derivatives" not in path.relative_to(root).parts:
+        if (
+            _DWI.search(bids.stem(path))
+            and bids.DERIVATIVES_FOLDER not in path.relative_to(root).parts
+        ):
             found[scan_id(path, root)].append((_weighted(path), path))
     scans: dict[str, Scan] = {}
     notes = []
@@ -195,14 +239,14 @@ def _weighted(path: Path) -> int:
     try:
         return int(np.count_nonzero(dwi.read_bvals(path) > B0_LIMIT))
     except UserError:
-        return 0  # told when the series is read
+        return 0  # The error is reported when the series is read.
 
 
 def _plain_ids(scans: Iterable[Scan]) -> list[Scan]:
-    """Leave the session out of the id where a subject has but one."""
+    """Leave the session out of the id where a subject has only one."""
     by_subject: dict[str, list[Scan]] = defaultdict(list)
     for scan in scans:
-        by_subject[subject_of(scan.id)].append(scan)
+        by_subject[bids.subject_of(scan.id)].append(scan)
     return [
         replace(scan, id=subject) if len(several) == 1 else scan
         for subject, several in by_subject.items()
@@ -213,8 +257,8 @@ def _plain_ids(scans: Iterable[Scan]) -> list[Scan]:
 def _mask(
     scan: Scan, root: Path, beside: Mapping[Path, Sequence[Path]], by_hand: Mapping[str, Path]
 ) -> Path | None:
-    """A mask by hand, else one of the same scan and space in the same folder."""
-    for key in (scan.id, subject_of(scan.id)):
+    """Return the mask of a scan: one drawn by hand, or one beside it of the same space."""
+    for key in (scan.id, bids.subject_of(scan.id)):
         if key in by_hand:
             return by_hand[key]
     own = scan.fa if isinstance(scan, MapScan) else scan.series
@@ -224,13 +268,9 @@ def _mask(
 
 
 def _by_hand(folder: Path) -> dict[str, Path]:
-    return {scan_id(p, folder): p for p in _walk(folder) if _MASK.search(_stem(p))}
+    return {scan_id(p, folder): p for p in _walk(folder) if _MASK.search(bids.stem(p))}
 
 
-def _space(path: Path) -> str | None:
-    found = re.search(r"(?:^|_)space-([A-Za-z0-9]+)(?:_res-([A-Za-z0-9]+))?", path.name)
-    return found.group() if found else None
-
-
-def _stem(path: Path) -> str:
-    return _NIFTI.sub("", path.name)
+def _space(path: Path) -> tuple[str | None, str | None]:
+    """Return the space and the resolution that a name tells."""
+    return bids.entity(path.name, "space"), bids.entity(path.name, "res")

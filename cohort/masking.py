@@ -8,15 +8,16 @@ from numpy.typing import NDArray
 from contracts.errors import UserError
 
 METHOD = "median Otsu on bias-flattened b0 (dipy), largest component, holes filled"
-# Reach of a head coil's shading.
+# Width of the smoothing that estimates the shading of a head coil.
 _BIAS_MM = 30.0
-# Thinner bridges to eyes and neck are cut; narrower gaps are closed.
+# Bridges to eyes and neck are cut if they are thinner than twice this.
 _BRIDGE_MM = 5.0
+# Gaps are closed if they are narrower than twice this.
 _GAP_MM = 10.0
 
 
 def brain_mask(b0: NDArray[np.float32], zooms: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Brain mask of a mean unweighted volume.
+    """Return the brain mask of a mean unweighted volume.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def brain_mask(b0: NDArray[np.float32], zooms: NDArray[np.float64]) -> NDArray[n
 
 
 def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected part (6 neighbours)."""
+    """Return the largest connected component; voxels connect through their faces."""
     from scipy import ndimage
 
     labels, count = ndimage.label(mask)
@@ -49,14 +50,17 @@ def largest_component(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest component, its holes filled."""
+    """Return the largest connected component with its holes filled."""
     from scipy import ndimage
 
     return np.asarray(ndimage.binary_fill_holes(largest_component(mask)), dtype=np.bool_)
 
 
 def _flatten(b0: NDArray[np.float32], zooms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Divide by the local mean of the foreground: deep tissue, far from the coil, looks dark."""
+    """Divide a volume by the local mean of its foreground.
+
+    Deep tissue is far from the coil and would look dark otherwise.
+    """
     from dipy.segment.threshold import otsu
     from scipy.ndimage import gaussian_filter
 
@@ -70,7 +74,7 @@ def _flatten(b0: NDArray[np.float32], zooms: NDArray[np.float64]) -> NDArray[np.
 
 
 def _tidy(mask: NDArray[np.bool_], zooms: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Cut thin bridges, keep the largest part, close gaps and holes."""
+    """Cut thin bridges, keep the largest component, and close gaps and holes."""
     from scipy.ndimage import distance_transform_edt
 
     def within(region: NDArray[np.bool_], reach_mm: float) -> NDArray[np.bool_]:
@@ -79,7 +83,7 @@ def _tidy(mask: NDArray[np.bool_], zooms: NDArray[np.float64]) -> NDArray[np.boo
     pad = int(np.ceil(_GAP_MM / zooms.min())) + 1
     padded = np.pad(mask, pad)
     core = largest_component(~within(~padded, _BRIDGE_MM))
-    if not core.any():  # a thin slab has no core
+    if not core.any():  # A thin slab has no core.
         return solid(mask)
     brain = within(core, _BRIDGE_MM + zooms.max()) & padded
     closed = ~within(~within(brain, _GAP_MM), _GAP_MM)

@@ -1,25 +1,25 @@
-"""Who was scanned: age, sex, group, site and family, from a lab's own tables."""
+"""The participants table: age, sex, group, site and family, from a lab's own tables."""
 
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from cohort.derivatives import COLUMNS, PARTICIPANTS, Participant
+from cohort.derivatives import Participant
+from contracts import bids
 from contracts.condition import condition
 from contracts.errors import UserError
 
-# In order of preference; the last is the name of older CamCAN releases.
-TABLES = (PARTICIPANTS, "participants.csv", "standard_data.csv")
+# Names of tables in order of preference; the last is that of older CamCAN releases.
+TABLES = (bids.PARTICIPANTS, "participants.csv", "standard_data.csv")
 GROUPS = ("base", "target")
 FAMILY = "family"
-# How far above the source folder a table may lie, e.g. data/bids for
-# data/bids/derivatives/<pipeline>.
+# A table may lie this many folders above the source: at the root of a BIDS dataset, for a source
+# of derivatives/<pipeline>.
 _LEVELS_UP = 3
-# Column names, lower case, in order of preference.
+# Names of columns, in lower case and in order of preference.
 _NAMES = {
     "id": ("participant_id", "ccid", "subject_id", "subject"),
     "age": ("age", "age_at_scan"),
@@ -29,14 +29,15 @@ _NAMES = {
     "family": (FAMILY, "family_id"),
 }
 _SEXES = {"f": "F", "female": "F", "m": "M", "male": "M"}
-# CamCAN's gender_code. Elsewhere 1 and 2 are not understood: not everyone codes men as 1.
+# These are the codes of CamCAN's column gender_code. In other columns 1 and 2 are not understood,
+# because not everyone codes men as 1.
 _SEX_CODES = {"1": "M", "2": "F"}
 _MISSING = ("", "n/a", "na", "nan", "none")
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """What a table says of one person; None where it says nothing."""
+class Demographics:
+    """What tables say about one subject or scan, as text; None where they say nothing."""
 
     age: str | None = None
     sex: str | None = None
@@ -44,34 +45,31 @@ class Person:
     site: str | None = None
     family: str | None = None
 
-    def or_else(self, other: Person) -> Person:
-        """This person, with gaps filled from `other`."""
-        mine = (getattr(self, f.name) for f in fields(Person))
-        theirs = (getattr(other, f.name) for f in fields(Person))
-        return Person(*(a if a is not None else b for a, b in zip(mine, theirs, strict=True)))
+    def or_else(self, other: Demographics) -> Demographics:
+        """Return these values, with gaps filled from `other`."""
+        names = [f.name for f in fields(Demographics)]
+        pairs = ((getattr(self, name), getattr(other, name)) for name in names)
+        return Demographics(*(mine if mine is not None else theirs for mine, theirs in pairs))
 
 
 @dataclass(frozen=True, slots=True)
-class Roll:
-    """Participants that can be used, why others cannot, and families of more than one."""
+class ParticipantsTable:
+    """The participants of a cohort.
+
+    Parameters
+    ----------
+    participants : those that can be used, sorted by scan id.
+    left_out : the reason why a scan cannot be used, by scan id.
+    families : label of the family by scan id, where it is known.
+    """
 
     participants: tuple[Participant, ...]
     left_out: Mapping[str, str]
     families: Mapping[str, str]
 
 
-def subject_label(text: str) -> str:
-    """A subject's BIDS label: ``CC110033``, ``sub-CC110033`` -> ``sub-CC110033``."""
-    return "sub-" + re.sub(r"[^A-Za-z0-9]", "", text.strip().removeprefix("sub-"))
-
-
-def subject_of(scan: str) -> str:
-    """The subject of a scan id: ``sub-01_ses-pre`` -> ``sub-01``."""
-    return scan.split("_ses-")[0]
-
-
 def find_table(source: Path) -> Path | None:
-    """The nearest table in `source` or the folders above it."""
+    """Return the nearest table in `source` or the folders above it, or None."""
     source = source.resolve()
     for folder in (source, *source.parents[:_LEVELS_UP]):
         for name in TABLES:
@@ -80,87 +78,97 @@ def find_table(source: Path) -> Path | None:
     return None
 
 
-def read_table(path: Path) -> dict[str, Person]:
-    """People by subject label.
+def read_table(path: Path) -> dict[str, Demographics]:
+    """Read a lab's table; the result is by subject label.
 
     Raises
     ------
     UserError : if no column names the subject.
     """
-    people: dict[str, Person] = {}
+    subjects: dict[str, Demographics] = {}
     for row in _rows(path):
         values = {key: _first(row, names) for key, names in _NAMES.items()}
         identity = values.pop("id")
         if identity is not None:
-            found = Person(**values)
-            label = subject_label(identity)
-            people[label] = people[label].or_else(found) if label in people else found
-    return people
+            label = bids.subject_label(identity)
+            subjects[label] = subjects.get(label, Demographics()).or_else(Demographics(**values))
+    return subjects
 
 
-def read_sessions(source: Path) -> dict[str, Person]:
-    """Ages by scan id from BIDS ``sub-*/sub-*_sessions.tsv``: people age between sessions."""
-    people: dict[str, Person] = {}
+def read_sessions(source: Path) -> dict[str, Demographics]:
+    """Read the age at each session from BIDS ``sub-*/sub-*_sessions.tsv``, by scan id."""
+    scans: dict[str, Demographics] = {}
     for path in sorted(source.glob("sub-*/sub-*_sessions.tsv")):
         for row in _rows(path, needed=("session_id",)):
             session, age = row.get("session_id"), _first(row, _NAMES["age"])
             if session and age is not None:
-                people[f"{path.parent.name}_ses-{session.removeprefix('ses-')}"] = Person(age=age)
-    return people
+                scan = bids.scan_id(path.parent.name, session.removeprefix("ses-"))
+                scans[scan] = Demographics(age=age)
+    return scans
 
 
-def enrol(scans: Iterable[str], tables: Sequence[Mapping[str, Person]]) -> Roll:
-    """Participants for `scans`; of several tables, an earlier one overrules a later one.
+def join_tables(
+    scans: Iterable[str], tables: Sequence[Mapping[str, Demographics]]
+) -> ParticipantsTable:
+    """Look up the participants of `scans` in tables by scan id or subject.
 
-    A scan whose age, sex or group is missing or not understood is left out, with the reason.
+    A scan whose age or sex is missing, or whose age, sex or group is not understood, is left
+    out, with the reason.
+
+    Parameters
+    ----------
+    scans : scan ids.
+    tables : an earlier table overrules a later one; in a table, the scan id overrules the subject.
     """
     accepted, left_out, families = [], {}, {}
     for scan in sorted(scans):
-        person = Person()
+        known = Demographics()
         for table in tables:
-            for key in (scan, subject_of(scan)):
-                person = person.or_else(table.get(key, Person()))
+            for key in (scan, bids.subject_of(scan)):
+                known = known.or_else(table.get(key, Demographics()))
         try:
-            accepted.append(_participant(scan, person))
+            accepted.append(_participant(scan, known))
         except UserError as error:
             left_out[scan] = str(error)
             continue
-        if person.family is not None:
-            families[scan] = person.family
-    return Roll(tuple(accepted), left_out, families)
+        if known.family is not None:
+            families[scan] = known.family
+    return ParticipantsTable(tuple(accepted), left_out, families)
 
 
-def _participant(scan: str, person: Person) -> Participant:
+def _participant(scan: str, known: Demographics) -> Participant:
     for name in ("age", "sex"):
-        if getattr(person, name) is None:
-            raise UserError(f"no {name}: add it to {PARTICIPANTS}")
+        if getattr(known, name) is None:
+            raise UserError(f"no {name}: add it to {bids.PARTICIPANTS}")
     try:
-        age = float(str(person.age))
+        age = float(str(known.age))
     except ValueError:
-        raise UserError(f"age '{person.age}' is not a number of years") from None
-    group = person.group or GROUPS[0]
+        raise UserError(f"age '{known.age}' is not a number of years") from None
+    group = known.group or GROUPS[0]
     if group not in GROUPS:
         raise UserError(f"group '{group}' is not {' or '.join(GROUPS)}")
-    checked = condition(age, str(person.sex))
-    return Participant(scan, checked.age, checked.sex, group, person.site or "n/a")
+    checked = condition(age, str(known.sex))
+    return Participant(scan, checked.age, checked.sex, group, known.site or "n/a")
 
 
 def add_families(path: Path, families: Mapping[str, str]) -> None:
-    """Add the column `family` to a participants.tsv, where any family is known."""
+    """Add the column `family` to a participants.tsv, unless no family is known."""
     if not families:
         return
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
     with path.open("w", newline="") as stream:
-        out = csv.DictWriter(stream, (*COLUMNS, FAMILY), delimiter="\t", lineterminator="\n")
+        out = csv.DictWriter(
+            stream, (*bids.PARTICIPANT_COLUMNS, FAMILY), delimiter="\t", lineterminator="\n"
+        )
         out.writeheader()
         for row in rows:
             out.writerow({**row, FAMILY: families.get(row["participant_id"], "n/a")})
 
 
 def read_families(root: Path) -> dict[str, str]:
-    """Families by scan id, from the participants.tsv of derivatives."""
-    with (root / PARTICIPANTS).open(newline="") as stream:
+    """Read the families by scan id from the participants.tsv of a derivatives folder."""
+    with (root / bids.PARTICIPANTS).open(newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t")
         found = {row["participant_id"]: _known(row.get(FAMILY)) for row in rows}
     return {scan: family for scan, family in found.items() if family is not None}

@@ -1,78 +1,105 @@
-"""Run a job per scan in processes of their own."""
+"""Work on scans in processes side by side, of which any may die.
+
+A process that dies, as when memory runs out, must cost at most its own scan. The executors of
+the standard library and of joblib do not give that: `ProcessPoolExecutor` breaks as a whole when
+one of its processes dies, and so does joblib's loky (tried with joblib 1.6: one task of eight that
+ended its process left four of the other seven without a result, and no word of which it was).
+Here each worker is an executor of one process, so that its death concerns one scan.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from contracts.console import say
 
-Job = TypeVar("Job")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-# What one worker needs for a scan of 100 x 100 x 66 voxels and 66 volumes.
+# Memory that one worker needs for a scan of 100 x 100 x 66 voxels and 66 volumes.
 _WORKER_BYTES = 1.5e9
 
 
 def default_workers() -> int:
-    """One per core, fewer where memory is short."""
+    """Return one worker per core, or fewer where memory is short."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(os.cpu_count() or 1, int(memory / _WORKER_BYTES)))
 
 
 def run(
-    work: Callable[[Job], Result],
-    jobs: Mapping[str, Job],
+    work: Callable[[Task], Result],
+    tasks: Mapping[str, Task],
     workers: int,
     lost: Callable[[str], Result],
 ) -> Iterator[tuple[str, Result]]:
-    """`work` on each job, by key, as they finish.
+    """Call `work` on each task and yield its key and result as soon as it is done.
+
+    A task whose process died is tried once more, alone, after all others.
 
     Parameters
     ----------
-    lost : the result of a job whose process died, as when memory runs out. The jobs beside it
-        are run again, each in a process of its own.
+    work : a function at the top of a module, so that other processes can import it.
+    tasks : task by key.
+    workers : number of processes; with 1, or a single task, all runs in this process.
+    lost : gives the result of a task whose process died twice, from its key.
     """
-    if workers == 1 or len(jobs) < 2:
-        for key, job in jobs.items():
-            yield key, work(job)
+    if workers == 1 or len(tasks) < 2:
+        for key, task in tasks.items():
+            yield key, work(task)
         return
-    left = dict(jobs)
-    try:
-        for key, result in _pool(work, jobs, workers):
-            del left[key]
-            yield key, result
-    except BrokenProcessPool:
-        say("a process died; going on with one scan at a time")
-        for key, job in left.items():
-            try:
-                yield from _pool(work, {key: job}, 1)
-            except BrokenProcessPool:
-                yield key, lost(key)
+    died: list[str] = []
+    yield from _side_by_side(work, tasks, min(workers, len(tasks)), died)
+    if died:
+        say(f"{len(died)} processes died; their tasks are tried again, one at a time")
+    for key in died:
+        again: list[str] = []
+        yield from _side_by_side(work, {key: tasks[key]}, 1, again)
+        if again:
+            yield key, lost(key)
 
 
-def _pool(
-    work: Callable[[Job], Result], jobs: Mapping[str, Job], workers: int
+def _side_by_side(
+    work: Callable[[Task], Result], tasks: Mapping[str, Task], workers: int, died: list[str]
 ) -> Iterator[tuple[str, Result]]:
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_single_thread,
-    )
+    """Yield results as `run` does; the keys of tasks whose process died are added to `died`."""
+    waiting = list(tasks.items())[::-1]
+    running: dict[Future[Result], tuple[str, ProcessPoolExecutor]] = {}
+    idle = [_one_process() for _ in range(workers)]
     try:
-        futures = {pool.submit(work, job): key for key, job in jobs.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        while waiting or running:
+            while idle and waiting:
+                key, task = waiting.pop()
+                executor = idle.pop()
+                try:
+                    running[executor.submit(work, task)] = key, executor
+                except BrokenProcessPool:  # Its process died while it had nothing to do.
+                    waiting.append((key, task))
+                    idle.append(_one_process())
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                key, executor = running.pop(future)
+                broken = isinstance(future.exception(), BrokenProcessPool)
+                idle.append(_one_process() if broken else executor)
+                if broken:
+                    died.append(key)
+                else:
+                    yield key, future.result()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for executor in [*idle, *(executor for _, executor in running.values())]:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_process() -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_single_thread)
 
 
 def _single_thread() -> None:
-    """One BLAS thread per process: scans run side by side."""
+    """Limit BLAS to one thread, because the processes run side by side."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

@@ -1,4 +1,4 @@
-"""Quality of one subject's derivatives, in numbers."""
+"""Quality of each scan's derivatives, as a table of numbers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from cohort.registration import Target
 
-REPORT = "qc.tsv"
-# Limits outside which a person should look. Five real scans of three vendors and simulated brains
-# of 18 to 88 years lie inside, with room to spare.
+# Someone should look at a scan outside these limits. Five real scans of three vendors and simulated
+# brains of 18 to 88 years lie well inside.
 MIN_WHITE_R = 0.5
 MIN_COVERAGE = 0.85
 MAX_HIGH_FA = 0.01
@@ -25,18 +24,20 @@ HIGH_FA = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """One row of qc.tsv.
+    """What is known of the quality of one scan: one row of qc.tsv.
 
     Parameters
     ----------
-    status : ``pass``; ``flag``: written, but look at it; ``failed``: not written.
-    reason : why not ``pass``.
+    participant_id : scan id.
+    status : ``pass``; ``flag``, if the maps were written but someone should look at them;
+        ``failed``, if they could not be made; ``left out``, if the scan has no age or sex.
+    reason : why the status is not ``pass``.
     white_r : correlation of FA with the template's white matter inside the mask.
     coverage : share of the template's brain that the mask holds.
     mask_ml : volume of the mask in the working space.
     high_fa : share of the mask with FA above 0.9.
     fa, md, white_fa : means in the mask (MD in mm2/s) and, for FA, in white matter.
-    note : what was done differently for this subject.
+    note : what was done differently for this scan.
     """
 
     participant_id: str
@@ -60,7 +61,15 @@ def assess(
     target: Target,
     note: str,
 ) -> Quality:
-    """Judge maps (X, Y, Z) on the grid of `target`."""
+    """Measure the quality of maps on the grid of `target`.
+
+    Parameters
+    ----------
+    scan : scan id.
+    fa, md, mask : (X, Y, Z), MD in mm2/s.
+    target : the template that the scan was registered to.
+    note : what was done differently for this scan.
+    """
     if not np.any(mask & target.brain):
         return Quality(scan, "flag", "the mask lies outside the template's brain", note=note)
     white = target.white > 0.5

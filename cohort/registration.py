@@ -1,4 +1,4 @@
-"""From a subject's own space to the working space."""
+"""Registration of a scan to the working space, by dipy."""
 
 from __future__ import annotations
 
@@ -16,20 +16,27 @@ METHOD = (
     "FA and MD combined to a T1w-like contrast, registered to the MNI152 2009a symmetric T1w "
     "template (nilearn) at 4 mm: affine by mutual information, SyN by cross correlation (dipy)"
 )
-# Fine structure does not align between people; on a 2 mm grid pairs of subjects came out no more
-# alike, at three times the cost.
+# Registration on a grid of 2 mm made pairs of subjects no more alike, at three times the cost,
+# because fine structure does not align between people.
 GRID_MM = 4.0
 _AFFINE_STEPS = (200, 100)
 _SYN_STEPS = (20, 20)
 _SYN_RADIUS = 2
 _SYN_SMOOTHING = 1.5
-# Full width at half maximum -> standard deviation of a Gaussian.
+# Full width at half maximum of a Gaussian over its standard deviation.
 _FWHM = 2.355
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """T1w intensity, white matter probability and brain mask, each (X, Y, Z) on `space`."""
+    """The template that scans are registered to.
+
+    Parameters
+    ----------
+    t1w : (X, Y, Z) T1w intensity on the grid of `space`, zero outside the brain.
+    white : (X, Y, Z) probability of white matter.
+    brain : (X, Y, Z) brain mask.
+    """
 
     space: Space
     t1w: Array
@@ -37,28 +44,36 @@ class Target:
     brain: NDArray[np.bool_]
 
     def save(self, path: Path) -> None:
-        """Write as `.npz`, for the processes that register."""
+        """Write one `.npz` file; a stop in the middle leaves no half file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, t1w=self.t1w, white=self.white, brain=self.brain)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, t1w=self.t1w, white=self.white, brain=self.brain)
+        partial.replace(path)
 
     @classmethod
     def load(cls, path: Path, space: Space) -> Target:
-        """Inverse of `save`."""
+        """Read what `save` wrote."""
         with np.load(path) as arrays:
             return cls(space, arrays["t1w"], arrays["white"], arrays["brain"])
 
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """The map from a subject's grid to template coordinates."""
+    """The transform from a scan's own space to the template.
 
-    field: Any  # dipy's DiffeomorphicMap
+    Parameters
+    ----------
+    field : dipy's DiffeomorphicMap.
+    zooms : (3,) voxel edges of the scan in mm.
+    """
+
+    field: Any
     zooms: NDArray[np.float64]
 
     def apply(self, values: Array, mask: NDArray[np.bool_], space: Space) -> Array:
-        """Resample `values` (X, Y, Z) to `space` once, without mixing in what is outside `mask`.
+        """Resample values (X, Y, Z) to `space`; values outside `mask` have no influence.
 
-        Finer input is averaged over the size of the output voxels first.
+        Values on a grid finer than `space` are first averaged over the size of its voxels.
         """
         inside = mask.astype(np.float64)
         total = self._resample(np.where(mask, values, 0).astype(np.float64), space)
@@ -66,7 +81,7 @@ class Warp:
         return np.asarray(total / np.maximum(weight, 1e-3), dtype=np.float32)
 
     def mask(self, mask: NDArray[np.bool_], space: Space) -> NDArray[np.bool_]:
-        """Voxels of `space` that lie in `mask` by more than half."""
+        """Return the voxels of `space` of which more than half lies in `mask` (X, Y, Z)."""
         return np.asarray(self._resample(mask.astype(np.float64), space) > 0.5)
 
     def _resample(self, values: NDArray[np.float64], space: Space) -> NDArray[np.float64]:
@@ -76,7 +91,7 @@ class Warp:
 
 
 def load_target(space: Space) -> Target:
-    """The template on `space`, from the files that nilearn carries (nothing is downloaded)."""
+    """Return the template on `space`, from files that nilearn carries; nothing is downloaded."""
     from nilearn import datasets
 
     t1w, white, brain = (
@@ -94,15 +109,18 @@ def load_target(space: Space) -> Target:
 def register(
     fa: Array, md: Array, mask: NDArray[np.bool_], affine: NDArray[np.float64], target: Target
 ) -> Warp:
-    """Align a subject to `target` (on a grid of `GRID_MM`).
+    """Register a scan to `target`: an affine transform, then SyN.
 
-    Affine: Mattes 2003; SyN: Avants 2008. The affine's mutual information is taken inside the
-    template's brain alone; with the background it would fit the outlines of the two masks, which
-    are drawn differently.
+    The affine maximises mutual information (Mattes et al., IEEE TMI 2003), SyN cross correlation
+    (Avants et al., Med. Image Anal. 2008). Mutual information is computed inside the template's
+    brain only; with the background it would match the outlines of the two masks, which are drawn
+    in different ways.
 
     Parameters
     ----------
     fa, md, mask : (X, Y, Z) on the grid of `affine`; MD in mm2/s.
+    affine : (4, 4) voxel index to mm in RAS+.
+    target : on the grid of `registration_space`.
     """
     from dipy.align import transforms
     from dipy.align.imaffine import (
@@ -112,9 +130,10 @@ def register(
     )
     from dipy.align.imwarp import SymmetricDiffeomorphicRegistration, VerbosityLevels
     from dipy.align.metrics import CCMetric
+    from nibabel.affines import voxel_sizes
     from scipy.ndimage import binary_erosion
 
-    zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    zooms = voxel_sizes(affine)
     fixed, grid = target.t1w.astype(np.float64), target.space.matrix
     moving = _smooth(t1w_like(fa, md) * mask, zooms, GRID_MM)
     search = AffineRegistration(
@@ -152,23 +171,28 @@ def register(
 
 
 def t1w_like(fa: Array, md: Array) -> NDArray[np.float64]:
-    """Bright white matter (by FA), dark fluid (by MD), between them grey matter: as in T1w."""
+    """Return a contrast like that of a T1w image.
+
+    White matter is bright because of its FA, fluid is dark because of its MD, and grey matter
+    lies between.
+    """
     white = np.clip(fa, 0, 0.7) / 0.7
     tissue = 1 - np.clip((md - 0.7e-3) / 1.6e-3, 0, 1)
     return np.asarray(white + tissue, dtype=np.float64)
 
 
 def registration_space() -> Space:
-    """The grid that subjects are aligned on."""
+    """Return the grid on which scans are registered."""
     return mni_space(GRID_MM)
 
 
 def _on(space: Space, image: Any) -> Array:
-    """A finer, aligned image averaged and resampled to `space`."""
+    """Resample an aligned image on a finer grid to `space`, averaged over its voxels."""
     from dipy.align.imaffine import AffineMap
+    from nibabel.affines import voxel_sizes
 
     values = np.asarray(image.dataobj, dtype=np.float64)
-    zooms = np.sqrt((image.affine[:3, :3] ** 2).sum(axis=0))
+    zooms = voxel_sizes(image.affine)
     identity = AffineMap(
         np.eye(4),
         domain_grid_shape=space.shape,
@@ -182,7 +206,10 @@ def _on(space: Space, image: Any) -> Array:
 def _smooth(
     values: NDArray[np.float64], zooms: NDArray[np.float64], target_mm: float
 ) -> NDArray[np.float64]:
-    """Widen the point spread from `zooms` to `target_mm` where that is coarser."""
+    """Smooth values until their point spread is that of voxels of `target_mm`.
+
+    Along an axis where the voxels, `zooms` (3,) mm, are that large already, nothing is smoothed.
+    """
     from scipy.ndimage import gaussian_filter
 
     sigma_mm = np.sqrt(np.maximum(target_mm**2 - zooms**2, 0)) / _FWHM

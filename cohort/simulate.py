@@ -1,24 +1,23 @@
-"""Stage `simulate`: a simulated cohort, so that everything runs without a subject's data."""
+"""The stage `simulate`: a simulated cohort, so that everything runs without a subject's data."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cohort import derivatives
+from cohort import derivatives, pool
 from cohort.derivatives import Participant
-from contracts import closure, params, volume
+from cohort.stage_output import link_tree, whole_folder, write_whole
+from contracts import bids, closure, params, paths, volume
 from contracts.condition import condition
 from contracts.console import command, progress, say
 from contracts.errors import UserError
@@ -26,18 +25,23 @@ from contracts.maps import checked
 from contracts.space import Space, mni_space
 
 if TYPE_CHECKING:
+    from cohort.simulation.acquisition import GradientScheme
     from cohort.simulation.person import Person
-    from cohort.simulation.tissue import Template
+    from cohort.simulation.tissue import TissueTemplate
 
-OUT = Path("data/bids")
-WORK = Path("data/work")
 NAME = "Simulated diffusion MRI cohort"
+# Folder of the maps, below the derivatives of the BIDS dataset.
+PIPELINE = "simulated"
+# Name of the tissue template in the folder of finished subjects.
+TISSUE_TEMPLATE = "tissue_template.npz"
 _AGES = (18.0, 88.0)
-# First number of each group's ids; apart, so that a bigger base group renames no target subject.
+# First number of each group's ids. They lie apart, so that a larger base group renames no subject
+# of the target group.
 _FIRST = {"base": 1, "target": 5001}
-# Steps of the R2 low-discrepancy sequence: ages and sexes stay even for any number of subjects.
+# Steps of the R2 low-discrepancy sequence (Roberts 2018), with which ages and sexes are spread
+# evenly for any number of subjects.
 _STEPS = (0.7548776662466927, 0.5698402909980532)
-# Ages of the target group are u ** this of the range: below 1 is older.
+# An age is this power of a number in [0, 1), scaled to the range of ages: below 1 is older.
 _AGE_POWER = {"base": 1.0, "target": 0.5}
 
 
@@ -47,10 +51,13 @@ class Simulate:
 
     Parameters
     ----------
+    seed : seed of the cohort.
+    resolution_mm : voxel edge: 4, 2 or 1.
     output : ``maps`` writes maps of each subject, fitted to a scan that is not kept; ``dwi``
         writes the scans, as raw BIDS.
-    max_bvalue : of the tensor fit, in s/mm2; used by output ``maps``.
-    maps : see `contracts.maps.checked`; used by output ``maps``.
+    base_subjects, target_subjects : number of subjects in each group.
+    max_bvalue : highest b-value of the tensor fit, in s/mm2; only for output ``maps``.
+    maps : ``fa, md`` or ``fa, md, ad, rd``; only for output ``maps``.
     """
 
     seed: int
@@ -70,7 +77,11 @@ class Simulate:
 
 
 def recruit(settings: Simulate) -> list[Participant]:
-    """The cohort: a base group at site A, even in age, and an older target group at site B."""
+    """Return the cohort's participants.
+
+    They are a base group at site A, whose ages are spread evenly, and an older target group at
+    site B.
+    """
     groups = (("base", "A", settings.base_subjects), ("target", "B", settings.target_subjects))
     return [
         _participant(settings.seed, group, site, number)
@@ -80,64 +91,67 @@ def recruit(settings: Simulate) -> list[Participant]:
 
 
 def _participant(seed: int, group: str, site: str, number: int) -> Participant:
-    start = np.random.default_rng((seed, _FIRST[group])).random(2)
-    u, v = (start + (number + 1) * np.array(_STEPS)) % 1
+    offset = np.random.default_rng((seed, _FIRST[group])).random(2)
+    u, v = (offset + (number + 1) * np.array(_STEPS)) % 1
     age = _AGES[0] + (_AGES[1] - _AGES[0]) * u ** _AGE_POWER[group]
-    label = f"sub-sim{_FIRST[group] + number:04d}"
-    return Participant(label, round(float(age), 1), "F" if v < 0.5 else "M", group, site)
+    subject = f"sub-sim{_FIRST[group] + number:04d}"
+    return Participant(subject, round(float(age), 1), "F" if v < 0.5 else "M", group, site)
 
 
 def person(participant: Participant, seed: int) -> Person:
-    """What `participant` is simulated from: their id and the cohort's seed alone."""
-    from cohort.simulation.acquisition import SITE_A, SITE_B
+    """Return the simulated person, who follows from the participant and the cohort's seed."""
+    from cohort.simulation.acquisition import SCANNER_A, SCANNER_B
     from cohort.simulation.person import Person
 
     number = int(participant.id.removeprefix("sub-sim"))
-    site = {site.name: site for site in (SITE_A, SITE_B)}[participant.site]
-    return Person(condition(participant.age, participant.sex), site, (seed, number))
+    scanner = {scanner.site: scanner for scanner in (SCANNER_A, SCANNER_B)}[participant.site]
+    return Person(condition(participant.age, participant.sex), scanner, (seed, number))
 
 
 def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = None) -> None:
-    """Write the cohort as a BIDS folder `out`.
+    """Write the cohort as a BIDS dataset `out`.
 
     Parameters
     ----------
-    work : finished subjects and the template are kept here, in a folder named by a hash of the
-        recipe (settings and code), so that a stopped run goes on where it was.
-    workers : processes; default one per core.
+    work : finished subjects and the tissue template stay here, in a folder named by a hash of
+        settings and code, so that a stopped run goes on where it was.
+    workers : number of processes; one per core by default.
 
     Raises
     ------
-    UserError : if `out` holds a dataset that is not simulated.
+    UserError : if `out` holds a dataset that is not simulated, or if a process died.
     """
     _refuse_real_data(out)
     space = mni_space(settings.resolution_mm)
     cohort = recruit(settings)
-    kept = work / f"simulate-{recipe_hash(settings)}"
-    template = kept / "template.npz"
+    finished = work / f"simulate-{recipe_hash(settings)}"
+    template = finished / TISSUE_TEMPLATE
     if not template.exists():
-        say(f"template at {settings.resolution_mm:g} mm")
+        say(f"tissue template for {settings.resolution_mm:g} mm")
         make_template(settings, space).save(template)
-    for participant in cohort:  # a half-written subject is made again
-        if not _finished(kept, participant.id, settings, space):
-            shutil.rmtree(kept / participant.id, ignore_errors=True)
-    missing = [p for p in cohort if not (kept / p.id).exists()]
+    for participant in cohort:  # A subject that is written in part is made again.
+        if not _is_finished(finished, participant.id, settings, space):
+            shutil.rmtree(finished / participant.id, ignore_errors=True)
+    missing = [p for p in cohort if not (finished / p.id).exists()]
     done = len(cohort) - len(missing)
-    made = _run(settings, missing, kept, template, workers or os.cpu_count() or 1)
+    tasks = {p.id: SubjectTask(settings, p, finished, template) for p in missing}
+    made = pool.run(_run_task, tasks, workers or os.cpu_count() or 1, _lost)
     for _ in progress(made, total=len(cohort), what="simulated", done=done):
         pass
-    _assemble(settings, cohort, kept, out)
+    with whole_folder(out) as folder:
+        _assemble(settings, cohort, finished, folder)
     for other in work.glob("simulate-*"):
-        if other != kept:
+        if other != finished:
             shutil.rmtree(other)
 
 
-def make_template(settings: Simulate, space: Space) -> Template:
-    """The calibrated template for output on `space`."""
-    from cohort.simulation.regional_norms import calibrate
-    from cohort.simulation.tissue import build_template
+def make_template(settings: Simulate, space: Space) -> TissueTemplate:
+    """Return the tissue template, matched to regional norms, for output on `space`."""
+    from cohort.simulation.regional_norms import match_norms
+    from cohort.simulation.tissue import build_tissue_template
 
-    return calibrate(build_template(settings.resolution_mm), space, settings.max_bvalue)
+    template = build_tissue_template(settings.resolution_mm)
+    return match_norms(template, space, settings.max_bvalue)
 
 
 def recipe_hash(settings: Simulate) -> str:
@@ -152,6 +166,26 @@ def recipe_hash(settings: Simulate) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+class SubjectTask(NamedTuple):
+    """One subject to simulate into `folder`, with the tissue template of a file."""
+
+    settings: Simulate
+    participant: Participant
+    folder: Path
+    template: Path
+
+
+def _run_task(task: SubjectTask) -> str:
+    return write_one(*task)
+
+
+def _lost(subject: str) -> str:
+    raise UserError(
+        f"{subject}: its process died, as when memory runs out; end other programs and run again: "
+        "finished subjects are kept"
+    )
+
+
 def write_one(
     settings: Simulate, participant: Participant, folder: Path, template_path: Path
 ) -> str:
@@ -164,83 +198,59 @@ def write_one(
     space = mni_space(settings.resolution_mm)
     who = person(participant, settings.seed)
     if settings.output == "dwi":
-        scheme = acquisition.protocol()
+        scheme = acquisition.camcan_scheme()
         volumes, _ = simulated.scan(template, space, who, scheme)
-        _write_dwi(folder / participant.id / "dwi", participant.id, space, volumes, scheme)
+        _write_dwi(folder, participant.id, space, volumes, scheme)
     else:
-        found, mask = simulated.maps(template, space, who, settings.max_bvalue)
+        maps, mask = simulated.maps(template, space, who, settings.max_bvalue)
         sidecar = {
             "Simulated": True,
             "FitMethod": tensor.METHOD,
             "MaxBValue": settings.max_bvalue,
             "Site": participant.site,
         }
-        fitted = {"fa": found.fa, "md": found.md}
+        chosen = {"fa": maps.fa, "md": maps.md}
         if "ad" in settings.maps:
-            fitted["ad"] = found.ad
-        derivatives.write_subject(folder, participant.id, space, fitted, mask, sidecar)
+            chosen["ad"] = maps.ad
+        derivatives.write_subject(folder, participant.id, space, chosen, mask, sidecar)
     return participant.id
 
 
 @functools.cache
-def _load(path: Path) -> Template:
-    from cohort.simulation.tissue import Template
+def _load(path: Path) -> TissueTemplate:
+    from cohort.simulation.tissue import TissueTemplate
 
-    return Template.load(path)
+    return TissueTemplate.load(path)
 
 
-def _write_dwi(folder: Path, label: str, space: Space, volumes: Any, scheme: Any) -> None:
-    stem = folder / f"{label}_dwi"
-    volume.write(stem.with_name(f"{stem.name}.nii.gz"), volumes, space)
-    # FSL's convention: relative to the image axes, the first one flipped where the affine's
-    # determinant is positive.
+def _write_dwi(
+    root: Path, subject: str, space: Space, volumes: NDArray[np.float32], scheme: GradientScheme
+) -> None:
+    path = bids.raw_folder(root, subject, None) / bids.dwi_name(subject)
+    volume.write(path, volumes, space)
+    # FSL's convention: b-vectors are relative to the image axes, and the first axis is flipped
+    # where the affine's determinant is positive.
     flip = [-1, 1, 1] if np.linalg.det(space.matrix[:3, :3]) > 0 else [1, 1, 1]
     rows = (scheme.bvecs * flip + 0.0).T
-    stem.with_suffix(".bvec").write_text(
-        "".join(" ".join(f"{v:.8f}" for v in row) + "\n" for row in rows)
-    )
-    stem.with_suffix(".bval").write_text(" ".join(f"{b:g}" for b in scheme.bvals) + "\n")
+    lines = (" ".join(f"{v:.8f}" for v in row) + "\n" for row in rows)
+    bids.sibling(path, ".bvec").write_text("".join(lines))
+    bvals = " ".join(f"{b:g}" for b in scheme.bvals)
+    bids.sibling(path, ".bval").write_text(f"{bvals}\n")
     meta = {"Simulated": True, "Units": "arbitrary", "SkullStripped": True, "Manufacturer": "none"}
-    stem.with_suffix(".json").write_text(json.dumps(meta, indent=2) + "\n")
+    write_whole(bids.sidecar(path), json.dumps(meta, indent=2) + "\n")
 
 
-def _finished(kept: Path, label: str, settings: Simulate, space: Space) -> bool:
-    """Whether the file that is written last is there."""
-    last = f"{label}_dwi.json"
+def _is_finished(finished: Path, subject: str, settings: Simulate, space: Space) -> bool:
+    """Return whether the file that is written last is there."""
     if settings.output == "maps":
-        last = derivatives.mask_name(label, space)
-    return (kept / label / "dwi" / last).exists()
-
-
-def _run(
-    settings: Simulate, missing: list[Participant], kept: Path, template: Path, workers: int
-) -> Iterator[str]:
-    if workers == 1 or len(missing) < 2:
-        for participant in missing:
-            yield write_one(settings, participant, kept, template)
-        return
-    pool = ProcessPoolExecutor(
-        min(workers, len(missing)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_single_thread,
-    )
-    try:
-        jobs = [pool.submit(write_one, settings, p, kept, template) for p in missing]
-        for job in as_completed(jobs):
-            yield job.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _single_thread() -> None:
-    """One BLAS thread per process: subjects run side by side."""
-    from threadpoolctl import threadpool_limits
-
-    threadpool_limits(1)
+        last = bids.derivatives_folder(finished, subject) / bids.mask_name(subject, space)
+    else:
+        last = bids.sidecar(bids.raw_folder(finished, subject, None) / bids.dwi_name(subject))
+    return last.exists()
 
 
 def _refuse_real_data(out: Path) -> None:
-    path = out / derivatives.DESCRIPTION
+    path = out / bids.DESCRIPTION
     if not out.exists() or not any(out.iterdir()):
         return
     if not path.exists() or not json.loads(path.read_text()).get("Simulated"):
@@ -249,30 +259,21 @@ def _refuse_real_data(out: Path) -> None:
         )
 
 
-def _assemble(settings: Simulate, cohort: list[Participant], kept: Path, out: Path) -> None:
-    """Link the finished subjects and write what describes them."""
-    if out.exists():
-        shutil.rmtree(out)
-    ready = out / "derivatives" / "simulated"
-    derivatives.write_description(ready, f"{NAME}: maps", True, "cohort.simulate")
-    raw = {"Name": NAME, "BIDSVersion": "1.10.0", "DatasetType": "raw", "Simulated": True}
-    (out / derivatives.DESCRIPTION).write_text(json.dumps(raw, indent=2) + "\n")
-    for root in (out, ready):
+def _assemble(settings: Simulate, cohort: list[Participant], finished: Path, out: Path) -> None:
+    """Link the finished subjects into `out` and write the files that describe them."""
+    maps = out / bids.DERIVATIVES_FOLDER / PIPELINE
+    derivatives.write_description(maps, f"{NAME}: maps", True, "cohort.simulate")
+    raw = {"Name": NAME, "BIDSVersion": bids.VERSION, "DatasetType": "raw", "Simulated": True}
+    (out / bids.DESCRIPTION).write_text(json.dumps(raw, indent=2) + "\n")
+    for root in (out, maps):
         derivatives.write_participants(root, cohort)
-        (root / "participants.json").write_text(json.dumps(_COLUMNS, indent=2) + "\n")
+        (root / bids.PARTICIPANTS_SIDECAR).write_text(json.dumps(_COLUMNS, indent=2) + "\n")
     space = mni_space(settings.resolution_mm)
-    (ready / derivatives.SPACE).write_text(json.dumps(space.to_json(), indent=2) + "\n")
-    _write_atlas(ready, space, kept / "template.npz")
-    home = ready if settings.output == "maps" else out
+    derivatives.write_space(maps, space)
+    _write_atlas(maps, space, finished / TISSUE_TEMPLATE)
+    home = maps if settings.output == "maps" else out
     for participant in cohort:
-        shutil.copytree(kept / participant.id, home / participant.id, copy_function=_link)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
+        link_tree(finished / participant.id, home / participant.id)
 
 
 def _write_atlas(root: Path, space: Space, template_path: Path) -> None:
@@ -282,9 +283,9 @@ def _write_atlas(root: Path, space: Space, template_path: Path) -> None:
     template = _load(template_path)
     index = deformation.to_index(space.centres().reshape(-1, 3), template.space)
     labels = deformation.sample_labels(template.labels, index).reshape(space.shape)
-    volume.write(root / "atlas_dseg.nii.gz", labels.astype(np.int16), space)
+    volume.write(root / bids.ATLAS, labels.astype(np.int16), space)
     lines = ["index\tname", *(f"{number}\t{name}" for number, name in LABELS.items())]
-    (root / "atlas_dseg.tsv").write_text("\n".join(lines) + "\n")
+    (root / bids.ATLAS_NAMES).write_text("\n".join(lines) + "\n")
 
 
 _COLUMNS = {
@@ -301,7 +302,7 @@ _COLUMNS = {
 @command()
 def main() -> None:
     """Simulate a diffusion MRI cohort into data/bids (section `simulate` of params.yaml)."""
-    simulate(params.load(Simulate, "simulate"), OUT, WORK)
+    simulate(params.load(Simulate, "simulate"), paths.BIDS, paths.WORK)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort import channels, row_cache
-from cohort.derivatives import Derivatives, map_name, mask_name
+from cohort.derivatives import Derivatives
 from cohort.row_cache import Array
 from cohort.split import Manifest
 from contracts import closure
+from contracts.bids import map_name, mask_name
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import MapSpec

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from cohort.template_files import TemplateFiles
     from cohort.template_qc import Registration, Spread
 
-# Width of the Gaussian that smooths displacements: right for maps of 2 to 4 mm.
-_WIDTH_MM = 4.0
 _TABLE, _PICTURE = "registration.tsv", "qc.png"
 
 
@@ -40,10 +38,9 @@ def make_template(
     ------
     UserError : if the split names no training subjects, or a volume cannot be read.
     """
-    import numpy as np
-
     from cohort import channels
-    from cohort.group_template import GroupTemplate
+    from cohort.group_template import GroupTemplate, smoothing_width
+    from cohort.stage_output import whole_folder
     from cohort.subjects import SubjectFiles
     from cohort.template_files import TemplateFiles
     from cohort.template_qc import Spread, picture
@@ -51,27 +48,23 @@ def make_template(
     train = SubjectFiles.find(derivatives, split, "base", "train")
     encoded = train.encoded(work)
     reach = channels.reach(channels.brain(volume) for volume in encoded)
-    # In single precision, as it is stored: a later registration finds the same to the last bit.
-    width = float(np.float32(_WIDTH_MM / min(train.space.zooms)))
+    width = smoothing_width(train.space)
     kept = work / f"template-{train.digest}-{closure.digest('cohort.template')}"
     template, displacements = GroupTemplate.fit(encoded, reach, train.conditions, width, kept)
 
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    files = TemplateFiles(partial, train.space)
-    files.write_template(template, train.maps)
-    before, after = Spread(), Spread()
-    rows = _register(files, template, train, displacements, (before, after))
-    picture(template, before, after, train.maps, partial / _PICTURE)
-    others = [p.id for p in train.cohort.participants if p.id not in train.ids]
-    if others:
-        rows += _register(files, template, SubjectFiles.of(train.cohort, others))
-    with (partial / _TABLE).open("w", newline="") as stream:
-        table = csv.DictWriter(stream, list(rows[0].row()), delimiter="\t", lineterminator="\n")
-        table.writeheader()
-        table.writerows(row.row() for row in sorted(rows, key=lambda row: row.subject))
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with whole_folder(out) as folder:
+        files = TemplateFiles(folder, train.space)
+        files.write_template(template, train.maps)
+        before, after = Spread(), Spread()
+        rows = _register(files, template, train, displacements, (before, after))
+        picture(template, before, after, train.maps, folder / _PICTURE)
+        others = [p.id for p in train.cohort.participants if p.id not in train.ids]
+        if others:
+            rows += _register(files, template, SubjectFiles.of(train.cohort, others))
+        with (folder / _TABLE).open("w", newline="") as stream:
+            table = csv.DictWriter(stream, list(rows[0].row()), delimiter="\t", lineterminator="\n")
+            table.writeheader()
+            table.writerows(row.row() for row in sorted(rows, key=lambda row: row.subject))
     shutil.rmtree(kept)
     say(f"{out}: a template of {len(train.ids)} subjects, {len(rows)} registered: see {_PICTURE}")
 

@@ -1,4 +1,4 @@
-"""Estimates a template and the effects of age, sex and site from registered subjects."""
+"""Estimates a template and the effects of age and sex from registered subjects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cohort.interpolation import LinearInterpolation, displaced, smooth, upsampl
 from cohort.regression import Array
 from cohort.threads import each
 
-# Steps of the template's grid per voxel. The voxel centres of different subjects fall on different
-# parts of a template's voxel, so that together they show it finer than any of them does.
+# Steps of the template's grid per voxel: sub-voxel displacements let the subjects resolve half a
+# voxel together.
 FINER = 2
 # Width of the smoothing of template updates, in voxels of the template.
 _BLUR = 0.6
@@ -31,13 +31,13 @@ Volumes = Sequence[Array] | Array
 
 
 class TemplateEstimator:
-    """A template image, effects of regressors on it, and the precision of what both leave.
+    """A template image, the effects of regressors on it, and the sd of the residuals.
 
     Parameters
     ----------
     image : (C, FX, FY, FZ), on the fine grid.
-    effects : (4 + S, C, X, Y, Z), what a unit of each regressor adds.
-    rows : (n, 4 + S), regressors of the subjects, less their mean.
+    effects : (4, C, X, Y, Z), what a unit of each regressor adds.
+    rows : (n, 4), regressors of the subjects, less their mean.
     mask : (X, Y, Z), outside of which differences do not count.
     precision : (C, X, Y, Z), one over the standard deviation that registration leaves; None until
         `update_precision`.
@@ -132,7 +132,7 @@ class TemplateEstimator:
         return int(stored["round"])
 
     def _expected(self, i: int) -> Tensor:
-        """Returns the template of the i-th subject's age, sex and site, on the fine grid."""
+        """Returns the template at the i-th subject's age and sex, on the fine grid."""
         added = torch.tensordot(self._rows[i], self.effects, dims=1)
         return self.image + upsampled(added, FINER)
 

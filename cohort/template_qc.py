@@ -123,8 +123,9 @@ def picture(
     figure = Figure(figsize=(11, 5.6), layout="constrained")
     axes = figure.subplots(2, len(titles))
     middle = template.mask.shape[2] // 2
+    inside = template.on_grid()[-1] > 0
     for row, (k, spec) in zip(axes, enumerate(maps[:2]), strict=True):
-        image = spec.from_network(template.on_grid()[k])
+        image = np.where(inside, spec.from_network(template.on_grid()[k]), 0)
         shown = (image, before.mean[k], after.mean[k], before.sd[k], after.sd[k])
         for i, (axis, values) in enumerate(zip(row, shown, strict=True)):
             top = _WINDOW[spec.name][i > 2] * spec.scale

@@ -1,4 +1,4 @@
-"""`python -m evaluation`: judge any synthetic maps, and judge the judge."""
+"""The command line of the judge, `python -m evaluation`: audits, and tests of the judge itself."""
 
 from __future__ import annotations
 
@@ -12,10 +12,20 @@ from contracts.console import command, say
 from contracts.errors import UserError
 
 if TYPE_CHECKING:
-    from evaluation.weights import Kind
+    from evaluation.pretrained_weights import NetworkName
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_SHUFFLES = click.option("--shuffles", default=300, show_default=True, help="Per comparison.")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_GROUP = click.option(
+    "--group", default="base", show_default=True, help="Group of the cohort's participants."
+)
+_PERMUTATIONS = click.option(
+    "--shuffles",
+    "permutations",
+    default=300,
+    show_default=True,
+    help="Permutations per comparison.",
+)
 
 
 @click.group()
@@ -26,8 +36,8 @@ def main() -> None:
 @command()
 @click.argument("synthetic", type=_FOLDER)
 @click.option("--train", type=_FOLDER, required=True, help="Real maps the generator has seen.")
-@click.option("--test", type=_FOLDER, required=True, help="Real maps nobody has seen.")
-@click.option("--atlas", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+@click.option("--test", type=_FOLDER, required=True, help="Real maps that were held out.")
+@click.option("--atlas", type=_FILE,
               help="Label image on the maps' grid; names in a .tsv or .txt beside it.")  # fmt: skip
 @click.option("--canaries", default=0, help="Plant this many disguised training subjects.")
 @click.option("--medicalnet", help="Weights for its features: FILE or hf:OWNER/NAME/FILE.")
@@ -35,7 +45,7 @@ def main() -> None:
 @click.option("--networks", is_flag=True, help="Train 2D and 3D networks too (minutes).")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("audit"), show_default=True)
 @click.option("--workers", default=1, show_default=True)
-@_SHUFFLES
+@_PERMUTATIONS
 def audit(
     synthetic: Path,
     train: Path,
@@ -47,63 +57,69 @@ def audit(
     networks: bool,
     out: Path,
     workers: int,
-    shuffles: int,
+    permutations: int,
 ) -> None:
-    """Judge a folder of maps; write metrics.json and report.html."""
-    from evaluation import folders, report
+    """Audit a folder of maps; write metrics.json and report.html."""
+    from evaluation import report
+    from evaluation.folder_audit import FolderAuditSettings, audit_folders
 
-    chosen: dict[Kind, str] = {}
+    weights: dict[NetworkName, str] = {}
     if medicalnet is not None:
-        chosen["medicalnet"] = medicalnet
+        weights["medicalnet"] = medicalnet
     if radimagenet is not None:
-        chosen["radimagenet"] = radimagenet
-    settings = folders.Settings(atlas, canaries, chosen, networks, workers, shuffles)
-    found = folders.audit(synthetic, train, test, settings)
+        weights["radimagenet"] = radimagenet
+    settings = FolderAuditSettings(atlas, canaries, weights, networks, workers, permutations)
+    result = audit_folders(synthetic, train, test, settings)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
-    report.write(out / "report.html", found)
-    for answer in found.answers:
+    (out / "metrics.json").write_text(json.dumps(result.to_json(), indent=1) + "\n")
+    report.write(out / "report.html", result)
+    for answer in result.answers:
         click.echo(f"{answer.question:<10} {answer.verdict:<12} {answer.words}")
-    say(f"{out}/report.html has the numbers, {out}/metrics.json all of them")
+    say(f"{out}/report.html is the report to read, {out}/metrics.json has all numbers")
 
 
 @command()
-@click.option("--group", default="base", show_default=True, help="Of the cohort's derivatives.")
-@_SHUFFLES
-def controls(group: str, shuffles: int) -> None:
-    """Audit real subjects spoiled in known ways; ends with 1 if a verdict is not as it must be."""
-    from evaluation import trial
+@_GROUP
+@_PERMUTATIONS
+def controls(group: str, permutations: int) -> None:
+    """Audit real subjects spoiled in known ways; ends with 1 if a verdict is not as expected."""
+    from evaluation.self_test import audit_controls, control_table
 
-    rows = trial.controls(group, shuffles)
-    click.echo(trial.table(rows))
-    wrong = [row.name for row in rows if set(row.failed) != set(row.expected)]
-    if wrong:
-        raise UserError(f"not as they must be: {', '.join(wrong)}")
+    results = audit_controls(group, permutations)
+    click.echo(control_table(results))
+    unexpected = [r.name for r in results if set(r.failed) != set(r.expected)]
+    if unexpected:
+        raise UserError(
+            f"verdicts other than expected (bold in the table): {', '.join(unexpected)}"
+        )
 
 
 @command()
-@click.option("--group", default="base", show_default=True, help="Of the cohort's derivatives.")
+@_GROUP
 @click.option("--splits", default=50, show_default=True)
-@_SHUFFLES
-def calibrate(group: str, splits: int, shuffles: int) -> None:
-    """Audit real against real, many times: false alarms, and what the intervals hold."""
-    from evaluation import trial
+@_PERMUTATIONS
+def calibrate(group: str, splits: int, permutations: int) -> None:
+    """Audit real against real subjects: rate of false alarms, coverage of intervals."""
+    from evaluation.self_test import audit_real_splits
 
-    click.echo(trial.calibration(group, splits, shuffles).table())
+    click.echo(audit_real_splits(group, splits, permutations).table())
 
 
 @command(name="seed-compat")
 @click.argument("synthetic", type=_FOLDER)
-@click.option("--real", type=_FOLDER, required=True, help="Real maps to set beside.")
+@click.option("--real", type=_FOLDER, required=True, help="Real maps to compare with.")
 def seed_compat(synthetic: Path, real: Path) -> None:
-    """The source repository's numbers (MD, 64^3), to be set beside those it published."""
-    from evaluation.cohort import read
+    """Print the numbers that the source repository publishes (MD, 64^3)."""
     from evaluation.seed_compat import numbers
+    from evaluation.volume_set import read_folder
 
-    made, space = read(synthetic)
-    true, _ = read(real, space)
+    made, space = read_folder(synthetic)
+    true, _ = read_folder(real, space)
     if min(len(made), len(true)) < 2:
-        raise UserError(f"expected at least 2 maps in {synthetic} and in {real}")
+        raise UserError(
+            f"expected at least 2 maps per folder, found {len(made)} in {synthetic} and "
+            f"{len(true)} in {real}"
+        )
     click.echo(json.dumps(numbers(made.volumes[:, 1], true.volumes[:, 1]), indent=2))
 
 

@@ -1,4 +1,4 @@
-"""A label image of regions with their names, the JHU white-matter atlas for one."""
+"""Brain regions: a label image with names (e.g. the JHU white-matter atlas), or four quarters."""
 
 from __future__ import annotations
 
@@ -13,9 +13,21 @@ from contracts.errors import UserError
 from contracts.space import Space
 
 
-def read(path: Path, space: Space) -> tuple[NDArray[np.int32], dict[int, str]]:
-    """Labels (X, Y, Z) and their names: a table with columns index and name (.tsv), or lines
-    `index name` (.txt), beside the image; numbers where there is none.
+def read_atlas(path: Path, space: Space) -> tuple[NDArray[np.int32], dict[int, str]]:
+    """Reads a label image and the names of its labels.
+
+    The names come from a file beside the image with the same stem: a table with columns index
+    and name (.tsv) or lines `index name` (.txt). A label without a name is called by its number.
+
+    Parameters
+    ----------
+    path : NIfTI label image, 0 outside the regions.
+    space : the grid that the image must lie on.
+
+    Returns
+    -------
+    labels : (X, Y, Z).
+    names : label -> name, for each label above 0 that occurs.
 
     Raises
     ------
@@ -42,3 +54,34 @@ def read(path: Path, space: Space) -> tuple[NDArray[np.int32], dict[int, str]]:
             "in .tsv, or lines such as `3 genu of corpus callosum` in .txt"
         ) from error
     return labels, {k: names.get(k, f"region {k}") for k in present}
+
+
+def quarters(brain: NDArray[np.bool_]) -> tuple[NDArray[np.int32], dict[int, str]]:
+    """Divides a brain into four regions, for volumes that have no atlas.
+
+    The bounding box is halved from back to front and from bottom to top. Left and right stay
+    together, so that each region has two hemispheres to compare.
+
+    Parameters
+    ----------
+    brain : (X, Y, Z), axes from left to right, back to front and bottom to top.
+
+    Returns
+    -------
+    labels : (X, Y, Z), 1 to 4 in the brain and 0 outside.
+    names : label -> name, e.g. ``anterior superior``.
+    """
+    inside = np.argwhere(brain)
+    doubled_centre_y, doubled_centre_z = (
+        inside[:, axis].min() + inside[:, axis].max() + 1 for axis in (1, 2)
+    )
+    _, y, z = np.indices(brain.shape)
+    superior = (2 * z >= doubled_centre_z).astype(np.int32)
+    anterior = (2 * y >= doubled_centre_y).astype(np.int32)
+    names = {
+        1: "posterior inferior",
+        2: "posterior superior",
+        3: "anterior inferior",
+        4: "anterior superior",
+    }
+    return np.where(brain, 1 + superior + 2 * anterior, 0).astype(np.int32), names

@@ -1,4 +1,4 @@
-"""Two groups of subjects compared by many statistics at once, judged by shuffling who is who."""
+"""Permutation tests that compare a synthetic with a real group by many measures at once."""
 
 from __future__ import annotations
 
@@ -10,37 +10,41 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.finding import Answer, Finding, Question, Verdict
+from evaluation.results import Answer, Finding, Question, Verdict
 
-Table = NDArray[np.float64]
-# (rows, subjects) membership of the first and of the second group -> (rows, columns) values
-Statistic = Callable[[Table, Table], Table]
+Float64Array = NDArray[np.float64]
+# A statistic takes the membership (rows, volumes) of the first and of the second group, 1 or 0
+# each, and returns (rows, columns) values: one row per way to form the groups.
+Statistic = Callable[[Float64Array, Float64Array], Float64Array]
 Tail = Literal["above", "below", "both"]
 
-# A question is to be answered wrongly in at most 5 % of comparisons; half of that leaves room for
-# what regroupings do not know (a real cohort's subjects are not quite exchangeable).
+# Level of a question's test. It is half of the 5 % of false alarms that are promised, since the
+# subjects of a real cohort are not quite exchangeable and permutations do not know that.
 ALPHA = 0.025
-_Z95 = 1.959964
-_FEWEST = 4
-# A verdict needs to see differences of this many tolerances.
-_SEEN = 3.0
-# Left out one subject at a time up to so many, groups of them beyond (Kott 2001): cost then grows
-# with the subjects once, not twice.
-_GROUPS = 40
+_NORMAL_QUANTILE = 1.959964
+_MIN_PER_GROUP = 4
+# A question passes only if a difference of this many tolerances would have been found.
+_DETECTABLE_TOLERANCES = 3.0
+# The jackknife leaves out single volumes up to this number per group, and blocks of volumes beyond
+# (Kott 2001), so that its cost grows linearly with the volumes.
+_MAX_JACKKNIFE_BLOCKS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A statistic and what its values mean.
+    """A statistic of two groups, and what its values mean.
 
     Parameters
     ----------
-    statistic : one column, or one per entry of `parts`.
-    tail : ``above``: only larger values than expected count against the synthetic set.
-    tolerance : in `unit` after `factor`; None: reported, decides nothing.
-    factor : from the statistic's unit to the reader's.
-    parts : names of columns (regions, say); the finding shows the worst and lists all.
-    needed : subjects per side below which it is not computed.
+    name, label, unit : see `evaluation.results.Finding`.
+    statistic : has one column, or one per entry of `columns`.
+    tail : ``above``: only values larger than expected count against the synthetic group.
+    tolerance : in `unit`, after the multiplication by `unit_factor`; None: the measure is
+        reported and decides nothing.
+    unit_factor : converts the statistic's unit to `unit`.
+    columns : the names of the statistic's columns, e.g. regions; the finding shows the column
+        with the largest difference and lists all.
+    min_per_group : the measure is not computed for groups with fewer volumes.
     """
 
     name: str
@@ -49,69 +53,75 @@ class Measure:
     statistic: Statistic
     tail: Tail = "both"
     tolerance: float | None = None
-    factor: float = 1.0
-    parts: Sequence[str] = ()
-    needed: int = _FEWEST
+    unit_factor: float = 1.0
+    columns: Sequence[str] = ()
+    min_per_group: int = _MIN_PER_GROUP
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
-    """Columns of one measure.
+class _Score:
+    """The values of one measure and their distribution over permutations.
 
     Parameters
     ----------
-    value, half : (columns,), values less their mean under shuffling; half widths of intervals.
-    z : (columns,), standardised twice: by the column, and by the largest of all columns.
-    shuffled : (shuffles,), the largest of all columns, standardised.
-    centre, spread : of the largest column over shuffles, before its own standardisation.
+    value : (columns,), observed values less their means over permutations.
+    half_width : (columns,), of the 95 % intervals.
+    z : (columns,), observed values, standardised by the column's distribution over permutations
+        and then by that of the largest column.
+    largest : (permutations,), the largest column of each permutation, standardised likewise.
+    centre, scale : mean and standard deviation of the largest column before its own
+        standardisation.
     """
 
     measure: Measure
-    value: Table
-    half: Table
-    z: Table
-    shuffled: Table
+    value: Float64Array
+    half_width: Float64Array
+    z: Float64Array
+    largest: Float64Array
     centre: float
-    spread: float
+    scale: float
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Synthetic against real subjects.
+    """A comparison of a synthetic with a real group.
 
-    A statistic is computed for the two groups, for random regroupings of all subjects (how far
-    apart do two groups of one population come out?) and with each subject left out, or each of 40
-    groups of them (how much hangs on one?). Its value is given less its mean over regroupings, so
-    that it is zero on average where the groups do not differ, whatever its bias; its interval
-    takes the larger of the two spreads.
+    Each statistic is computed for the two groups, for random permutations of the group labels
+    over all volumes, and with each volume (or one of 40 blocks) left out. Its value is reported
+    less its mean over permutations. So the value is zero on average where the groups do not
+    differ, even for a biased statistic. The 95 % interval is the normal one with the larger of
+    two standard errors, that over permutations and that of the jackknife.
 
-    p-values are those of the largest standardised difference of all that decides a question
-    (Westfall & Young 1993, single step), so that a question is answered wrongly in at most 2.5 %
-    of comparisons of one population with itself. A measure of many columns counts by its
-    largest one, standardised in turn, so that it does not drown a measure of one.
+    The p-values are adjusted for all measures that decide a question: an observed value is
+    compared with the largest standardised value of all measures in each permutation (Westfall &
+    Young 1993, single-step maxT). A measure with many columns takes part with its largest column,
+    which is standardised once more, so that it does not outweigh a measure with one column.
 
     Parameters
     ----------
-    n, m : synthetic and real subjects; pooled, the synthetic ones come first.
-    shuffles : regroupings.
+    n, m : the numbers of synthetic and of real volumes; pooled, the synthetic ones come first.
+    permutations : their number; the smallest p-value is 1 / (1 + permutations).
+    seed : of the permutations.
     """
 
     n: int
     m: int
-    shuffles: int = 300
+    permutations: int = 300
     seed: int = 0
-    _first: Table = field(init=False, repr=False)
-    _second: Table = field(init=False, repr=False)
+    _first: Float64Array = field(init=False, repr=False)
+    _second: Float64Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         total = self.n + self.m
         observed = np.zeros(total)
         observed[: self.n] = 1
         rng = np.random.default_rng(self.seed)
-        shuffled = np.stack([rng.permutation(observed) for _ in range(self.shuffles)])
-        without = np.concatenate([_left_out(self.n, total, 0), _left_out(self.m, total, self.n)])
-        first = np.concatenate([observed[None], shuffled, observed * without])
-        second = np.concatenate([1 - observed[None], 1 - shuffled, (1 - observed) * without])
+        permuted = np.stack([rng.permutation(observed) for _ in range(self.permutations)])
+        kept = np.concatenate(
+            [_jackknife_rows(self.n, total, 0), _jackknife_rows(self.m, total, self.n)]
+        )
+        first = np.concatenate([observed[None], permuted, observed * kept])
+        second = np.concatenate([1 - observed[None], 1 - permuted, (1 - observed) * kept])
         object.__setattr__(self, "_first", first)
         object.__setattr__(self, "_second", second)
 
@@ -122,94 +132,102 @@ class Comparison:
         yardsticks: Mapping[str, Mapping[str, float]],
         extra: Sequence[Finding] = (),
     ) -> Answer:
-        """Judge a question by all its measures.
+        """Computes all measures of a question and its verdict.
 
         Parameters
         ----------
-        yardsticks : set -> finding -> value, shown beside.
-        extra : findings that were judged elsewhere.
+        yardsticks : name of a reference set -> name of a measure -> value, which the findings
+            show beside their own.
+        extra : findings of other methods, which also count for the verdict.
         """
-        possible = [m for m in measures if min(self.n, self.m) >= m.needed]
-        scored = [self._score(m) for m in possible]
-        deciding = [s for s in scored if s.measure.tolerance is not None]
+        computed = [m for m in measures if min(self.n, self.m) >= m.min_per_group]
+        scores = [self._score(m) for m in computed]
+        deciding = [s for s in scores if s.measure.tolerance is not None]
         largest = (
-            np.stack([s.shuffled for s in deciding]).max(axis=0)
+            np.stack([s.largest for s in deciding]).max(axis=0)
             if deciding
-            else np.zeros(self.shuffles)
+            else np.zeros(self.permutations)
         )
-        findings = [self._finding(s, largest, yardsticks) for s in scored]
+        findings = [self._finding(s, largest, yardsticks) for s in scores]
         findings += [
             Finding(m.name, m.label, m.unit, math.nan, math.nan, math.nan, m.tolerance,
-                    verdict="n too small", needed=m.needed)
+                    verdict="n too small", needed=m.min_per_group)
             for m in measures
-            if m not in possible
+            if m not in computed
         ]  # fmt: skip
-        findings += [replace(f, yardsticks=_beside(f.name, yardsticks)) for f in extra]
+        findings += [replace(f, yardsticks=_values_of(f.name, yardsticks)) for f in extra]
         return conclude(question, findings)
 
     def values(self, measures: Sequence[Measure]) -> dict[str, float]:
-        """The value of each measure alone, for yardsticks."""
-        out = {}
+        """Returns name -> value of each measure that the groups are large enough for."""
+        values = {}
         for measure in measures:
-            if min(self.n, self.m) >= measure.needed:
-                scored = self._score(measure)
-                out[measure.name] = float(scored.value[int(np.argmax(scored.z))])
-        return out
+            if min(self.n, self.m) >= measure.min_per_group:
+                score = self._score(measure)
+                values[measure.name] = float(score.value[int(np.argmax(score.z))])
+        return values
 
-    def _score(self, measure: Measure) -> _Scored:
-        table = measure.statistic(self._first, self._second) * measure.factor
+    def _score(self, measure: Measure) -> _Score:
+        table = measure.statistic(self._first, self._second) * measure.unit_factor
         table = table.reshape(len(self._first), -1)
-        observed, shuffled = table[0], table[1 : 1 + self.shuffles]
-        left_out = table[1 + self.shuffles :]
-        centre, spread = shuffled.mean(axis=0), np.maximum(shuffled.std(axis=0, ddof=1), 1e-12)
-        ours = min(self.n, _GROUPS)
-        variance = _jackknife(left_out[:ours]) + _jackknife(left_out[ours:])
-        half = _Z95 * np.maximum(spread, np.sqrt(variance))
+        observed, permuted = table[0], table[1 : 1 + self.permutations]
+        jackknife = table[1 + self.permutations :]
+        mean, deviation = permuted.mean(axis=0), np.maximum(permuted.std(axis=0, ddof=1), 1e-12)
+        blocks = min(self.n, _MAX_JACKKNIFE_BLOCKS)
+        variance = _jackknife_variance(jackknife[:blocks]) + _jackknife_variance(jackknife[blocks:])
+        half_width = _NORMAL_QUANTILE * np.maximum(deviation, np.sqrt(variance))
         sign = {"above": 1.0, "below": -1.0, "both": 0.0}[measure.tail]
 
-        def standardised(values: Table) -> Table:
-            z = (values - centre) / spread
-            out: Table = np.abs(z) if sign == 0 else sign * z
-            return out
+        def standardised(values: Float64Array) -> Float64Array:
+            z = (values - mean) / deviation
+            signed: Float64Array = np.abs(z) if sign == 0 else sign * z
+            return signed
 
-        largest = standardised(shuffled).max(axis=1)
-        middle, width = float(largest.mean()), max(float(largest.std(ddof=1)), 1e-12)
-        return _Scored(
+        largest = standardised(permuted).max(axis=1)
+        centre, scale = float(largest.mean()), max(float(largest.std(ddof=1)), 1e-12)
+        return _Score(
             measure,
-            observed - centre,
-            half,
-            (standardised(observed) - middle) / width,
-            (largest - middle) / width,
-            middle,
-            width,
+            observed - mean,
+            half_width,
+            (standardised(observed) - centre) / scale,
+            (largest - centre) / scale,
+            centre,
+            scale,
         )
 
     def _finding(
-        self, scored: _Scored, largest: Table, yardsticks: Mapping[str, Mapping[str, float]]
+        self, score: _Score, largest: Float64Array, yardsticks: Mapping[str, Mapping[str, float]]
     ) -> Finding:
-        measure, worst = scored.measure, int(np.argmax(scored.z))
-        p = (1 + (largest[:, None] >= scored.z).sum(axis=0)) / (1 + len(largest))
+        """Returns the finding of a measure.
+
+        Parameters
+        ----------
+        largest : (permutations,), the largest standardised value of all deciding measures.
+        """
+        measure, worst = score.measure, int(np.argmax(score.z))
+        p = (1 + (largest[:, None] >= score.z).sum(axis=0)) / (1 + len(largest))
         verdict: Verdict = "not measured"
         needed = None
         if measure.tolerance is not None:
-            beyond = np.abs(scored.value) > measure.tolerance
-            failing = (p <= ALPHA) & beyond
-            # The smallest difference that would be beyond chance, in the unit of the value.
-            least = np.quantile(largest, 1 - ALPHA) * scored.spread + scored.centre
-            limit = least * scored.half / _Z95
-            blind = float(np.median(limit) / (_SEEN * measure.tolerance))
+            failing = (p <= ALPHA) & (np.abs(score.value) > measure.tolerance)
+            # The smallest difference that would be significant, first as a standardised value
+            # and then in the unit of the measure.
+            critical_z = np.quantile(largest, 1 - ALPHA) * score.scale + score.centre
+            detectable = critical_z * score.half_width / _NORMAL_QUANTILE
+            required = _DETECTABLE_TOLERANCES * measure.tolerance
+            ratio = float(np.median(detectable) / required)
             if failing.any():
                 verdict = "fail"
-                worst = int(np.argmax(np.where(failing, scored.z, -np.inf)))
-            elif blind > 1:
-                verdict, needed = "n too small", math.ceil(min(self.n, self.m) * blind**2)
+                worst = int(np.argmax(np.where(failing, score.z, -np.inf)))
+            elif ratio > 1:
+                verdict, needed = "n too small", math.ceil(min(self.n, self.m) * ratio**2)
             else:
                 verdict = "pass"
-        value, half = scored.value, scored.half
-        low, high = value - half, value + half
+        value, half_width = score.value, score.half_width
+        low, high = value - half_width, value + half_width
         label = measure.label
-        if measure.parts:
-            label += f" (of {len(measure.parts)}, most unlike: {measure.parts[worst]})"
+        if measure.columns:
+            label += f" (of {len(measure.columns)}, most unlike: {measure.columns[worst]})"
         return Finding(
             name=measure.name,
             label=label,
@@ -221,21 +239,21 @@ class Comparison:
             p=float(p[worst]) if measure.tolerance is not None else None,
             verdict=verdict,
             needed=needed,
-            yardsticks=_beside(measure.name, yardsticks),
+            yardsticks=_values_of(measure.name, yardsticks),
             details={
-                part: (float(value[i]), float(low[i]), float(high[i]))
-                for i, part in enumerate(measure.parts)
+                column: (float(value[i]), float(low[i]), float(high[i]))
+                for i, column in enumerate(measure.columns)
             },
         )
 
 
 def conclude(question: Question, findings: Sequence[Finding]) -> Answer:
-    """The verdict that follows from what decides, in words."""
+    """Returns the verdict that follows from the deciding findings, and a sentence about it."""
     deciding = [f for f in findings if f.tolerance is not None]
     failing = [f for f in deciding if f.verdict == "fail"]
     small = [f for f in deciding if f.verdict == "n too small"]
     if failing:
-        names = ", ".join(_within(f.label) for f in failing[:3])
+        names = ", ".join(_within_sentence(f.label) for f in failing[:3])
         more = f" and {len(failing) - 3} more" if len(failing) > 3 else ""
         return Answer(question, "fail", f"Differs from real: {names}{more}.", tuple(findings))
     if small:
@@ -249,41 +267,47 @@ def conclude(question: Question, findings: Sequence[Finding]) -> Answer:
     return Answer(question, "pass", "No difference from real that matters.", tuple(findings))
 
 
-def _beside(name: str, yardsticks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _values_of(name: str, yardsticks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     return {k: values[name] for k, values in yardsticks.items() if name in values}
 
 
-def _within(label: str) -> str:
-    """A label inside a sentence: `Predicted age` loses its capital, `FA` does not."""
+def _within_sentence(label: str) -> str:
+    """Lowers the first letter of ``Predicted age`` but not that of ``FA``."""
     return label[0].lower() + label[1:] if label[1:2].islower() else label
 
 
-def _left_out(size: int, total: int, start: int) -> Table:
-    """Membership of all but one of up to 40 groups of the subjects from `start` on; a row each."""
-    count = min(size, _GROUPS)
+def _jackknife_rows(size: int, total: int, start: int) -> Float64Array:
+    """Returns (blocks, total) rows, each 0 for one block of the `size` volumes from `start` on."""
+    count = min(size, _MAX_JACKKNIFE_BLOCKS)
     rows = np.ones((count, total))
     for k in range(count):
         rows[k, start + k : start + size : count] = 0
     return rows
 
 
-def _jackknife(left_out: Table) -> Table:
-    n = len(left_out)
-    out: Table = (n - 1) / n * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
-    return out
+def _jackknife_variance(values: Float64Array) -> Float64Array:
+    """Returns the jackknife variance of a statistic from (blocks, columns) values."""
+    n = len(values)
+    variance: Float64Array = (n - 1) / n * ((values - values.mean(axis=0)) ** 2).sum(axis=0)
+    return variance
 
 
-def weights(group: Table) -> Table:
-    """Membership (rows, subjects) as weights of a mean: each row sums to one."""
-    out: Table = group / group.sum(axis=1, keepdims=True)
-    return out
+def weights(group: Float64Array) -> Float64Array:
+    """Returns membership (rows, volumes) as weights of a mean, so that each row sums to one."""
+    normalised: Float64Array = group / group.sum(axis=1, keepdims=True)
+    return normalised
 
 
-def mean_difference(values: Table) -> Statistic:
-    """Mean of the first group less that of the second, per column of (subjects, columns)."""
+def mean_difference(values: Float64Array) -> Statistic:
+    """Returns the mean of the first group less that of the second, per column.
 
-    def statistic(first: Table, second: Table) -> Table:
-        difference: Table = (weights(first) - weights(second)) @ values
+    Parameters
+    ----------
+    values : (volumes, columns).
+    """
+
+    def statistic(first: Float64Array, second: Float64Array) -> Float64Array:
+        difference: Float64Array = (weights(first) - weights(second)) @ values
         return difference
 
     return statistic

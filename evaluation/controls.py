@@ -1,40 +1,37 @@
-"""Sets that are known to be bad in one way, and what an audit must say of each."""
+"""Controls of the judge: real volumes spoiled in a known way, and the questions that must fail."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contracts.condition import Condition
-from evaluation.audit import Subject
-from evaluation.cohort import Cohort
-from evaluation.finding import Question
-from evaluation.profile import BACKGROUND_MD
+from evaluation import copies
+from evaluation.copies import per_map, possible
+from evaluation.measurement_grid import BACKGROUND_MD
+from evaluation.results import Question
+from evaluation.volume_set import VolumeSet
 
-Array = NDArray[np.float32]
-# Widths of the blur, in voxels.
-_BLUR = 0.42
-# Smoothness and largest size of a bend, in voxels.
-_BEND = 5.0
-_BEND_BY = 1.5
+# Standard deviation of the blur in voxels.
+_BLUR_SIGMA = 0.42
+_FA_NOISE, _MD_NOISE = 0.03, 0.04e-3
+# The mean map fades out where brains end in different places, and is cut at this MD. mm2/s.
+_MEAN_MAP_MD = 0.35e-3
 
-# (new real subjects, training subjects) -> the control
-Make = Callable[[Cohort, Cohort], Cohort]
+Make = Callable[[VolumeSet, VolumeSet], VolumeSet]
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A set made from real subjects.
+    """A synthetic set with a known fault.
 
     Parameters
     ----------
     fails : the questions that must fail; all others must pass.
-    make : makes it from real subjects that are neither trained on nor tested with, and from
-        training subjects.
+    make : returns the set, given new real subjects (neither in the training nor in the test set)
+        and the training subjects.
     """
 
     name: str
@@ -43,201 +40,106 @@ class Control:
 
 
 def controls() -> tuple[Control, ...]:
-    """All controls."""
-    values: tuple[Question, ...] = ("fidelity", "anatomy", "utility")
-    collapse: tuple[Question, ...] = ("fidelity", "diversity", "anatomy", "utility")
+    """Returns all controls; the first has no fault."""
+    wrong_values: tuple[Question, ...] = ("fidelity", "anatomy", "utility")
+    collapsed: tuple[Question, ...] = ("fidelity", "diversity", "anatomy", "utility")
 
-    def of_new(change: Callable[[Cohort], Cohort]) -> Make:
+    def spoiled(change: Callable[[VolumeSet], VolumeSet]) -> Make:
         return lambda new, train: change(new)
 
     return (
-        Control("real", (), of_new(lambda new: new)),
-        Control("copies of training subjects", ("privacy",), _copies),
-        Control("half copies", ("privacy",), _half_copies),
-        Control("three copies, shifted and brightened", ("privacy",), _hidden_copies),
-        Control("three copies, warped", ("privacy",), _warped_copies),
-        Control("three blends of two training subjects", ("privacy",), _blends),
-        Control("noise added", ("fidelity",), of_new(_noisy)),
-        Control("blurred", ("fidelity", "anatomy"), of_new(_blurred)),
-        Control("FA 15 % too high", values, of_new(lambda new: _gain(new, 0, 1.15))),
-        Control("MD in um2/ms", values, of_new(lambda new: _gain(new, 1, 1e3))),
-        Control("half of them mirrored", ("anatomy",), of_new(_mirrored)),
-        Control("MD of another subject", ("anatomy",), of_new(_unpaired)),
-        Control("ages shuffled", ("anatomy", "utility"), of_new(_relabelled)),
-        Control("women only", ("diversity",), of_new(_women)),
-        Control("two subjects, repeated", collapse, of_new(lambda new: _repeated(new, 2))),
-        Control("one mean map", collapse, of_new(_mean)),
-        Control("pure noise", values, of_new(_pure_noise)),
+        Control("real", (), spoiled(lambda new: new)),
+        Control("copies of training subjects", ("privacy",), copies.copies),
+        Control("half copies", ("privacy",), copies.half_copies),
+        Control("three copies, shifted and brightened", ("privacy",), copies.hidden_copies),
+        Control("three copies, warped", ("privacy",), copies.warped_copies),
+        Control("three blends of two training subjects", ("privacy",), copies.blends),
+        Control("noise added", ("fidelity",), spoiled(_noisy)),
+        Control("blurred", ("fidelity", "anatomy"), spoiled(_blurred)),
+        Control("FA 15 % too high", wrong_values, spoiled(_high_fa)),
+        Control("MD in um2/ms", wrong_values, spoiled(_md_in_other_unit)),
+        Control("half of them mirrored", ("anatomy",), spoiled(_mirrored)),
+        Control("MD of another subject", ("anatomy",), spoiled(_with_md_of_others)),
+        Control("ages shuffled", ("anatomy", "utility"), spoiled(_with_shuffled_ages)),
+        Control("women only", ("diversity",), spoiled(_women)),
+        Control("two subjects, repeated", collapsed, spoiled(_two_repeated)),
+        Control("one mean map", collapsed, spoiled(_mean_map)),
+        Control("pure noise", wrong_values, spoiled(_pure_noise)),
     )
 
 
-def _copies(new: Cohort, train: Cohort) -> Cohort:
-    return train.take(np.arange(min(len(train), len(new))))
-
-
-def _half_copies(new: Cohort, train: Cohort) -> Cohort:
-    half = len(new) // 2
-    return _joined(train.take(np.arange(half)), new.take(np.arange(half, len(new))))
-
-
-def _hidden_copies(new: Cohort, train: Cohort) -> Cohort:
-    return plant(new, train, 3)
-
-
-def _warped_copies(new: Cohort, train: Cohort) -> Cohort:
-    """Training subjects bent smoothly, by up to one and a half voxels."""
-    from scipy.ndimage import gaussian_filter, map_coordinates
-
-    rng = np.random.default_rng(4)
-    chosen = train.take(rng.permutation(len(train))[:3])
-    volumes = np.empty_like(chosen.volumes)
-    grid = np.stack(np.meshgrid(*map(np.arange, volumes.shape[2:]), indexing="ij"))
-    for i, volume in enumerate(chosen.volumes):
-        bend = gaussian_filter(rng.standard_normal(grid.shape), (0, _BEND, _BEND, _BEND))
-        bend *= _BEND_BY / np.sqrt((bend**2).sum(axis=0)).max()
-        brain = map_coordinates((volume[1] > BACKGROUND_MD).astype(np.float32), grid + bend) > 0.5
-        for k, image in enumerate(volume):
-            volumes[i, k] = np.where(brain, map_coordinates(image, grid + bend, order=1), 0)
-    return _joined(
-        Cohort(_possible(volumes), chosen.conditions, ("bent 0", "bent 1", "bent 2")),
-        _named(new.take(np.arange(3, len(new)))),
-    )
-
-
-def _blends(new: Cohort, train: Cohort) -> Cohort:
-    """Means of two training subjects of one sex, next to each other in age."""
-    pairs = []
-    for sex in "FM":
-        rows = [i for i, c in enumerate(train.conditions) if c.sex == sex]
-        rows.sort(key=lambda i: train.conditions[i].age)
-        pairs += list(pairwise(rows))[:: max(len(rows) // 2, 1)]
-    pairs = pairs[:3]
-    volumes = np.stack([train.volumes[list(p)].mean(axis=0) for p in pairs])
-    conditions = tuple(train.conditions[p[0]] for p in pairs)
-    return _joined(
-        Cohort(volumes, conditions, tuple(f"blend {i}" for i in range(len(pairs)))),
-        _named(new.take(np.arange(len(pairs), len(new)))),
-    )
-
-
-def plant(cohort: Cohort, train: Cohort, count: int, seed: int = 0) -> Cohort:
-    """A cohort whose first volumes are disguised training subjects: canaries that an audit has to
-    find.
-
-    Each is shifted by one voxel, its values are changed by 3 % and 2 % of noise is added.
-    """
-    rng = np.random.default_rng(seed)
-    chosen = train.take(rng.permutation(len(train))[:count])
-    volumes = np.roll(chosen.volumes, 1, axis=3) * np.float32(1.03)
-    inside = volumes != 0
-    scale = np.array([0.02, 0.02e-3 * 1.0], dtype=np.float32)[None, :, None, None, None]
-    noise = scale * rng.standard_normal(volumes.shape, dtype=np.float32)
-    volumes = _possible(np.where(inside, volumes + noise, 0))
-    canaries = Cohort(volumes, chosen.conditions, tuple(f"canary {i}" for i in range(count)))
-    return _joined(canaries, _named(cohort.take(np.arange(count, len(cohort)))))
-
-
-def _named(cohort: Cohort) -> Cohort:
-    ids = cohort.ids or tuple(f"volume {i}" for i in range(len(cohort)))
-    return Cohort(cohort.volumes, cohort.conditions, ids)
-
-
-def _joined(first: Cohort, second: Cohort) -> Cohort:
-    return Cohort(
-        np.concatenate([first.volumes, second.volumes]),
-        (*first.conditions, *second.conditions),
-        (*first.ids, *second.ids),
-    )
-
-
-def _with(cohort: Cohort, volumes: Array) -> Cohort:
-    return Cohort(volumes.astype(np.float32), cohort.conditions, cohort.ids)
-
-
-def _possible(volumes: Array) -> Array:
-    limit = np.array([1.0, 3.2e-3], dtype=np.float32)[None, :, None, None, None]
-    return np.clip(volumes, 0, limit)
-
-
-def _noisy(cohort: Cohort) -> Cohort:
+def _noisy(new: VolumeSet) -> VolumeSet:
     rng = np.random.default_rng(1)
-    scale = np.array([0.03, 0.04e-3], dtype=np.float32)[None, :, None, None, None]
-    noise = scale * rng.standard_normal(cohort.volumes.shape, dtype=np.float32)
-    brain = cohort.volumes[:, 1:] > BACKGROUND_MD
-    return _with(cohort, _possible(np.where(brain, cohort.volumes + noise, 0)))
+    noise = per_map(_FA_NOISE, _MD_NOISE) * rng.standard_normal(new.volumes.shape, dtype=np.float32)
+    brain = new.volumes[:, 1:] > BACKGROUND_MD
+    return new.with_volumes(possible(np.where(brain, new.volumes + noise, 0)))
 
 
-def _blurred(cohort: Cohort) -> Cohort:
+def _blurred(new: VolumeSet) -> VolumeSet:
+    """Blurs inside the brain only, since a blurred edge of the brain would be another fault."""
     from scipy.ndimage import gaussian_filter
 
-    brain = cohort.volumes[:, 1:] > BACKGROUND_MD
-    out = np.empty_like(cohort.volumes)
-    for i, (volume, mask) in enumerate(zip(cohort.volumes, brain[:, 0], strict=True)):
-        # Inside the brain only: blurring the rim would be another fault.
-        share = np.maximum(gaussian_filter(mask.astype(np.float32), _BLUR), 1e-3)
+    brain = new.volumes[:, 1:] > BACKGROUND_MD
+    blurred = np.empty_like(new.volumes)
+    for i, (volume, mask) in enumerate(zip(new.volumes, brain[:, 0], strict=True)):
+        share = np.maximum(gaussian_filter(mask.astype(np.float32), _BLUR_SIGMA), 1e-3)
         for k, image in enumerate(volume):
-            out[i, k] = np.where(mask, gaussian_filter(image * mask, _BLUR) / share, 0)
-    return _with(cohort, out)
+            blurred[i, k] = np.where(mask, gaussian_filter(image * mask, _BLUR_SIGMA) / share, 0)
+    return new.with_volumes(blurred)
 
 
-def _gain(cohort: Cohort, k: int, factor: float) -> Cohort:
-    volumes = cohort.volumes.copy()
-    volumes[:, k] *= np.float32(factor)
-    if k == 0:
-        volumes = _possible(volumes)
-    return _with(cohort, volumes)
+def _high_fa(new: VolumeSet) -> VolumeSet:
+    return new.with_volumes(possible(new.volumes * per_map(1.15, 1.0)))
 
 
-def _mirrored(cohort: Cohort) -> Cohort:
-    volumes = cohort.volumes.copy()
+def _md_in_other_unit(new: VolumeSet) -> VolumeSet:
+    return new.with_volumes(new.volumes * per_map(1.0, 1e3))
+
+
+def _mirrored(new: VolumeSet) -> VolumeSet:
+    volumes = new.volumes.copy()
     volumes[::2] = volumes[::2, :, ::-1]
-    return _with(cohort, volumes)
+    return new.with_volumes(volumes)
 
 
-def _unpaired(cohort: Cohort) -> Cohort:
-    """MD of the subject next in age of the same sex, so that ageing stays."""
-    volumes = cohort.volumes.copy()
+def _with_md_of_others(new: VolumeSet) -> VolumeSet:
+    """Takes MD from the subject of the same sex that is next in age, which keeps the age effect."""
+    volumes = new.volumes.copy()
     for sex in "FM":
-        rows = [i for i, c in enumerate(cohort.conditions) if c.sex == sex]
-        rows.sort(key=lambda i: cohort.conditions[i].age)
-        volumes[rows, 1] = cohort.volumes[np.roll(rows, 1), 1]
-    return _with(cohort, volumes)
+        rows = [i for i, c in enumerate(new.conditions) if c.sex == sex]
+        rows.sort(key=lambda i: new.conditions[i].age)
+        volumes[rows, 1] = new.volumes[np.roll(rows, 1), 1]
+    return new.with_volumes(volumes)
 
 
-def _relabelled(cohort: Cohort) -> Cohort:
-    order = np.random.default_rng(2).permutation(len(cohort))
+def _with_shuffled_ages(new: VolumeSet) -> VolumeSet:
+    order = np.random.default_rng(2).permutation(len(new))
     conditions = tuple(
-        Condition(cohort.conditions[j].age, person.sex)
-        for person, j in zip(cohort.conditions, order, strict=True)
+        Condition(new.conditions[j].age, person.sex)
+        for person, j in zip(new.conditions, order, strict=True)
     )
-    return Cohort(cohort.volumes, conditions, cohort.ids)
+    return replace(new, conditions=conditions)
 
 
-def shuffled_ages(subject: Subject, seed: int = 0) -> Subject:
-    """The same volumes with their ages dealt out anew: what no adherence looks like."""
-    order = np.random.default_rng(seed).permutation(len(subject.profiles))
-    return replace(subject, profiles=replace(subject.profiles, age=subject.profiles.age[order]))
+def _women(new: VolumeSet) -> VolumeSet:
+    return new.take([i for i, c in enumerate(new.conditions) if c.sex == "F"])
 
 
-def _women(cohort: Cohort) -> Cohort:
-    return cohort.take([i for i, c in enumerate(cohort.conditions) if c.sex == "F"])
+def _two_repeated(new: VolumeSet) -> VolumeSet:
+    """Repeats the volumes of two subjects, at one third and two thirds of the ages."""
+    by_age = np.argsort([c.age for c in new.conditions])
+    chosen = by_age[np.linspace(0, len(by_age) - 1, 4).round().astype(int)[1:-1]]
+    return new.with_volumes(new.volumes[np.resize(chosen, len(new))])
 
 
-def _repeated(cohort: Cohort, count: int) -> Cohort:
-    ages = np.argsort([c.age for c in cohort.conditions])
-    chosen = ages[np.linspace(0, len(ages) - 1, count + 2).round().astype(int)[1:-1]]
-    return _with(cohort, cohort.volumes[np.resize(chosen, len(cohort))])
+def _mean_map(new: VolumeSet) -> VolumeSet:
+    mean = new.volumes.mean(axis=0)
+    mean = np.where(mean[1] > _MEAN_MAP_MD, mean, 0)
+    return new.with_volumes(np.tile(mean, (len(new), 1, 1, 1, 1)))
 
 
-def _mean(cohort: Cohort) -> Cohort:
-    mean = cohort.volumes.mean(axis=0)
-    brain = mean[1] > 0.35e-3
-    return _with(cohort, np.tile(np.where(brain, mean, 0), (len(cohort), 1, 1, 1, 1)))
-
-
-def _pure_noise(cohort: Cohort) -> Cohort:
+def _pure_noise(new: VolumeSet) -> VolumeSet:
     rng = np.random.default_rng(3)
-    brain = cohort.volumes[:, 1:] > BACKGROUND_MD
-    centre = np.array([0.3, 0.9e-3], dtype=np.float32)[None, :, None, None, None]
-    noise = 0.3 * rng.standard_normal(cohort.volumes.shape, dtype=np.float32)
-    return _with(cohort, _possible(np.where(brain, centre * (1 + noise), 0)))
+    brain = new.volumes[:, 1:] > BACKGROUND_MD
+    noise = 0.3 * rng.standard_normal(new.volumes.shape, dtype=np.float32)
+    return new.with_volumes(possible(np.where(brain, per_map(0.3, 0.9e-3) * (1 + noise), 0)))

@@ -1,6 +1,6 @@
 """Script: `python evaluation/eval_metrics.py` prints the scores of the chain's generators.
 
-Those that the chain has not scored yet are scored first.
+Generators that the chain has not evaluated yet are evaluated first.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder, not the project, leads the path
+# Python puts the folder of a script first on its path, and not the project.
+if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import json
@@ -19,7 +20,8 @@ import click
 from contracts.console import command
 from contracts.errors import UserError
 from contracts.params import load
-from evaluation.evaluate import MODELS, NAMES, REPORTS, EvaluateSettings, Name, evaluate
+from contracts.paths import MODELS, REPORTS
+from evaluation.evaluate import NAMES, EvaluateSettings, Name, evaluate
 from evaluation.summary import table
 
 
@@ -28,7 +30,7 @@ from evaluation.summary import table
 @click.option("--again", is_flag=True, help="Score again what has been scored.")
 def main(name: tuple[str, ...], again: bool) -> None:
     """Score the generators in data/models next to held-out real maps and print the table."""
-    wanted = [n for n in name or NAMES if name or _folder(n).exists()]
+    wanted = [n for n in name or NAMES if name or _generator_file(n).exists()]
     if not wanted:
         raise UserError(f"no generator in {MODELS}: run `dvc repro` first")
     settings = load(EvaluateSettings, "evaluate")
@@ -42,7 +44,7 @@ def main(name: tuple[str, ...], again: bool) -> None:
     click.echo(table(reports))
 
 
-def _folder(name: str) -> Path:
+def _generator_file(name: str) -> Path:
     kind, dim = name.split("-")
     return MODELS / dim / kind / "generator.json"
 

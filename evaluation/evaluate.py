@@ -1,4 +1,13 @@
-"""The stage `evaluate`: a generator's samples next to held-out real subjects and yardsticks."""
+"""The stage `evaluate`: an audit of a generator of the chain against its group's test subjects.
+
+It writes into data/reports, where <name> is one of `NAMES`:
+
+- metrics-<name>.json: the three headline metrics, see `headline_metrics`
+- evaluate-<name>.json: verdicts and all values, see `flat_scores`
+- audit-<name>.json: the whole audit, see `evaluation.results`
+- report-<name>.html: the audit as a page to read
+- gallery-<name>.png, ageing-<name>.png, histograms-<name>.csv: figures
+"""
 
 from __future__ import annotations
 
@@ -13,33 +22,43 @@ import click
 from contracts.console import command, progress, say
 from contracts.errors import UserError
 from contracts.params import load
-from evaluation.finding import SCHEMA, Audit
+from contracts.paths import DERIVATIVES, MODELS, REPORTS, SPLIT
+from contracts.tracking import resume_run
+from evaluation.results import SCHEMA, AuditResult
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from contracts.condition import Condition
+    from evaluation.volume_set import VolumeSet
     from models.generator import Generator
+
+# Samples that are drawn at once, which bounds memory.
+_BATCH = 2
 
 Name = Literal["base-2d", "base-3d", "adapted-2d", "adapted-3d"]
 NAMES: tuple[Name, ...] = ("base-2d", "base-3d", "adapted-2d", "adapted-3d")
-DERIVATIVES = Path("data/derivatives")
-SPLIT = Path("data/split.json")
-MODELS = Path("data/models")
-REPORTS = Path("data/reports")
+
+# The headline metrics: key in metrics-<name>.json -> name of the finding.
+HEADLINE = {
+    "kernel_distance": "kernel_distance",
+    "copy_share_percent": "copy_share",
+    "requested_age_error_years": "adherence",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateSettings:
-    """Section `evaluate`.
+    """The section `evaluate` of params.yaml.
 
     Parameters
     ----------
-    samples : synthetic volumes, spread over the test subjects' ages and sexes.
+    samples : the number of synthetic volumes, which follow the test subjects' ages and sexes.
     steps : network evaluations per volume.
-    seed : of the first volume; no other stage uses these.
-    atlas : label image on the cohort's grid, see `evaluation.atlas`; default: the cohort's own.
+    seed : of the first volume. No other stage uses the seeds from this one on.
+    atlas : path of a label image on the cohort's grid, see `evaluation.atlas`; None: the
+        cohort's own atlas.
     """
 
     samples: int
@@ -53,7 +72,11 @@ class EvaluateSettings:
 
 
 def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
-    """Audit a generator on its group's test subjects; write scores, report and figures.
+    """Audits a generator against its group's test subjects and writes scores, report and figures.
+
+    Returns
+    -------
+    The content of evaluate-<name>.json, see `flat_scores`.
 
     Raises
     ------
@@ -61,15 +84,14 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     """
     from cohort.derivatives import Derivatives
     from cohort.split import Manifest
-    from contracts.maps import MAPS, MD
-    from evaluation import figures, report
-    from evaluation.atlas import read as read_atlas
-    from evaluation.audit import Auditor, Subject
-    from evaluation.baseline import gaussian_volumes
-    from evaluation.cohort import Cohort
-    from evaluation.controls import shuffled_ages
-    from evaluation.held_out import requests
+    from contracts.maps import MAPS
+    from evaluation.atlas import read_atlas
+    from evaluation.audit import Auditor
+    from evaluation.gaussian_baseline import gaussian_volumes
+    from evaluation.held_out import sample_conditions
+    from evaluation.measured_set import MeasuredSet
     from evaluation.membership import losses
+    from evaluation.volume_set import VolumeSet
     from models.generator import Generator
 
     kind, dim = name.split("-")
@@ -77,31 +99,31 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     generator = Generator.load(MODELS / dim / kind)
     derivatives, split = Derivatives.open(DERIVATIVES), Manifest.read(SPLIT)
 
-    def real(part: str) -> Cohort:
+    def real(part: str) -> VolumeSet:
         ids = split.subjects(group, part)
-        return Cohort(derivatives.load(ids, generator.maps), derivatives.conditions(ids), ids)
+        return VolumeSet(derivatives.load(ids, generator.maps), derivatives.conditions(ids), ids)
 
     train, val, test = real("train"), real("val"), real("test")
     membership = (losses(generator, train), losses(generator, test))
-    train, val, test = train.judged, val.judged, test.judged
-    conditions, seeds = requests(test.conditions, settings.samples, settings.seed)
+    train, val, test = train.fa_and_md, val.fa_and_md, test.fa_and_md
+    conditions, seeds = sample_conditions(test.conditions, settings.samples, settings.seed)
     sampled = _sample(generator, conditions, seeds, settings.steps, name)
-    synthetic = Cohort(sampled, conditions).judged
-    gaussian = Cohort(gaussian_volumes(train, conditions, seeds, MAPS), conditions)
+    synthetic = VolumeSet(sampled, conditions).fa_and_md
+    gaussian = VolumeSet(gaussian_volumes(train, conditions, seeds, MAPS), conditions)
 
     say(f"evaluate {name}: audit")
-    atlas, named = derivatives.atlas(), "of the cohort"
+    atlas, atlas_name = derivatives.atlas(), "of the cohort"
     if settings.atlas:
-        atlas, named = read_atlas(Path(settings.atlas), derivatives.space), settings.atlas
+        atlas, atlas_name = read_atlas(Path(settings.atlas), derivatives.space), settings.atlas
     elif atlas is None:
-        named = "none: quarters of the brain"
-    auditor = Auditor.of(train, test, derivatives.space, MAPS, atlas)
-    made = Subject.of(synthetic, auditor.frame)
+        atlas_name = "none: quarters of the brain"
+    auditor = Auditor.from_volumes(train, test, derivatives.space, MAPS, atlas)
+    made = MeasuredSet.from_volumes(synthetic, auditor.grid)
     yardsticks = {
-        "real": Subject.of(val, auditor.frame),
-        "gaussian": Subject.of(gaussian, auditor.frame),
+        "real": MeasuredSet.from_volumes(val, auditor.grid),
+        "gaussian": MeasuredSet.from_volumes(gaussian, auditor.grid),
         "copies": auditor.train,
-        "shuffled": shuffled_ages(made),
+        "shuffled": made.with_shuffled_ages(),
     }
     audit = auditor.audit(
         name,
@@ -109,24 +131,46 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         yardsticks,
         membership,
         {"digest": generator.digest, "group": group, "steps": settings.steps,
-         "seed": settings.seed, "atlas": named},
+         "seed": settings.seed, "atlas": atlas_name},
     )  # fmt: skip
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    scores = flat(audit)
-    (REPORTS / f"evaluate-{name}.json").write_text(json.dumps(scores, indent=2) + "\n")
-    (REPORTS / f"audit-{name}.json").write_text(json.dumps(audit.to_json(), indent=1) + "\n")
     shown = {"real (test)": test, "generated": synthetic, "Gaussian": gaussian}
-    figures.gallery(REPORTS / f"gallery-{name}.png", shown, MAPS)
-    figures.ageing(REPORTS / f"ageing-{name}.png", shown, train, MAPS)
-    md = MAPS.index(MD)
-    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, MAPS, md)
-    pictures = {
-        "Generated next to real maps": (REPORTS / f"gallery-{name}.png").read_bytes(),
-        "White matter and age": (REPORTS / f"ageing-{name}.png").read_bytes(),
-    }
-    report.write(REPORTS / f"report-{name}.html", audit, pictures)
+    scores = _write_reports(name, audit, shown, train)
     _log(MODELS / dim / kind / "run.json", scores, name)
     return scores
+
+
+def _write_reports(
+    name: Name, audit: AuditResult, shown: dict[str, VolumeSet], train: VolumeSet
+) -> dict[str, Any]:
+    """Writes all files about an audit and returns its `flat_scores`.
+
+    Parameters
+    ----------
+    shown : label -> volumes, for the figures.
+    train : the training subjects, which define the white matter of a figure.
+    """
+    from contracts.maps import MAPS, MD
+    from evaluation import figures, report
+
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    scores = flat_scores(audit)
+    _write_json(REPORTS / f"metrics-{name}.json", headline_metrics(audit))
+    _write_json(REPORTS / f"evaluate-{name}.json", scores)
+    _write_json(REPORTS / f"audit-{name}.json", audit.to_json())
+    gallery, ageing = REPORTS / f"gallery-{name}.png", REPORTS / f"ageing-{name}.png"
+    figures.gallery(gallery, shown, MAPS)
+    figures.ageing(ageing, shown, train, MAPS)
+    figures.histogram_table(REPORTS / f"histograms-{name}.csv", shown, MAPS, MAPS.index(MD))
+    pictures = {
+        "Generated next to real maps": gallery.read_bytes(),
+        "White matter and age": ageing.read_bytes(),
+    }
+    report.write(REPORTS / f"report-{name}.html", audit, pictures)
+    return scores
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _sample(
@@ -136,21 +180,43 @@ def _sample(
 
     shape = (len(seeds), len(generator.maps), *generator.space.shape)
     volumes = np.empty(shape, dtype=np.float32)
-    pairs = range(0, len(seeds), 2)
-    for i in progress(pairs, len(pairs), f"evaluate {name}: sampling"):
-        volumes[i : i + 2] = generator.sample(conditions[i : i + 2], seeds[i : i + 2], steps)
+    batches = [slice(i, i + _BATCH) for i in range(0, len(seeds), _BATCH)]
+    for batch in progress(batches, len(batches), f"evaluate {name}: sampling"):
+        volumes[batch] = generator.sample(conditions[batch], seeds[batch], steps)
     return volumes
 
 
-def flat(audit: Audit) -> dict[str, Any]:
-    """The scores of an audit without its details, for `dvc metrics` and tags.
+def headline_metrics(audit: AuditResult) -> dict[str, float | None]:
+    """Returns the three numbers by which generators are compared at a glance.
 
-    ``metrics`` holds per finding that was computed its value, interval, verdict and yardsticks.
+    All are differences from held-out real subjects, zero on average for a perfect generator and
+    larger for a worse one, rounded to five significant digits:
+
+    - ``kernel_distance``: do the volumes look real?
+    - ``copy_share_percent``: are more of them near a training subject than new people are?
+    - ``requested_age_error_years``: do they have the age that was asked for? The other two compare
+      whole sets, whichever volume was asked for which age: a generator that ignores the requested
+      age can have good values of both.
+
+    A metric for which there are too few volumes is None.
+    """
+    values = {f.name: f.value for answer in audit.answers for f in answer.findings}
+    return {
+        key: None if math.isnan(values[name]) else float(f"{values[name]:.5g}")
+        for key, name in HEADLINE.items()
+    }
+
+
+def flat_scores(audit: AuditResult) -> dict[str, Any]:
+    """Returns the verdicts and values of an audit without its details.
+
+    ``metrics`` has the value, interval, verdict and yardsticks of each finding that was computed.
     """
     metrics = {}
     for answer in audit.answers:
         for found in answer.findings:
-            if math.isnan(found.value):  # too few volumes; the audit says how many are needed
+            # Where there were too few volumes, the audit says how many are needed.
+            if math.isnan(found.value):
                 continue
             metrics[found.name] = {
                 "value": found.value,
@@ -170,10 +236,8 @@ def flat(audit: Audit) -> dict[str, Any]:
 
 
 def _log(record: Path, scores: dict[str, Any], name: str) -> None:
-    from services.tracking.run import resume
-
     try:
-        run = resume(json.loads(record.read_text())["run_id"])
+        run = resume_run(json.loads(record.read_text())["run_id"])
     except UserError as error:  # pulled models were trained elsewhere; the report stands anyway
         say(f"tracking: {error}")
         return

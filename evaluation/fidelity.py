@@ -1,197 +1,215 @@
-"""Do synthetic maps look like real ones? Values, features and texture, blind to who is who."""
+"""The question of fidelity: the values, features and texture of synthetic and real volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
-from evaluation.comparison import Measure, Statistic, Table, mean_difference, weights
-from evaluation.distance import median_distance, squared_distances
-from evaluation.profile import BINS, REGION_BINS, Frame, Profiles
+from evaluation.block_features import standardised
+from evaluation.comparison import (
+    Float64Array,
+    Measure,
+    Statistic,
+    Tail,
+    mean_difference,
+    weights,
+)
+from evaluation.kernel_distance import kernel_distance, median_distance
+from evaluation.measurement_grid import MeasurementGrid
+from evaluation.measurements import BINS, REGION_BINS, Measurements
+
+Neighbourhood = Literal["precision", "recall", "density", "coverage"]
+IndexArray = NDArray[np.int64]
+
+# Statistics that need all pairs of volumes at once use at most this many per group, so that an
+# audit's memory does not grow with the square of its volumes.
+MAX_PER_GROUP = 400
 
 _COMPONENTS = 8
 _NEIGHBOURS = 5
-_PER_STRETCH = 128
-MOST = 400
+_NEIGHBOURHOODS: tuple[Neighbourhood, ...] = ("precision", "recall", "density", "coverage")
+# Differences of cumulative histograms are computed in chunks of this many rows to bound memory.
+_CHUNK = 128
 
-Rows = NDArray[np.int64]
 
+def measures(
+    pooled: Measurements, train: Measurements, grid: MeasurementGrid, n: int
+) -> list[Measure]:
+    """Returns the measures of fidelity.
 
-def measures(pooled: Profiles, train: Profiles, frame: Frame, n: int) -> list[Measure]:
-    """What fidelity is judged by; the first `n` of the pooled volumes are synthetic.
+    The tolerance of the kernel distance, 0.02, is what noise of 5 % on FA costs on the simulated
+    cohort. Those of the histograms, 0.01 FA and 20 um2/s, are below the differences between two
+    scanners.
 
-    Tolerances: 0.02 of kernel distance is what 5 % of noise on FA costs on the simulated cohort;
-    0.01 FA and 20 um2/s are below the differences between two scanners.
+    Parameters
+    ----------
+    pooled : of the synthetic and, after them, of the held-out real volumes.
+    train : of the real subjects that the generator was trained on.
+    n : the number of synthetic volumes.
     """
     points = standardised(pooled.features, train.features)
     reference = standardised(train.features, train.features)
-    out = [
+    found = [
         Measure("kernel_distance", "Kernel distance of features", "",
-                kernel(points, median_distance(reference)), "above", 0.02),
+                kernel_distance(points, median_distance(reference)), "above", 0.02),
         Measure("frechet_distance", f"Frechet distance of {_COMPONENTS} feature components", "",
-                frechet(components(points, reference)), "above", needed=2 * _COMPONENTS),
+                frechet_distance(principal_components(points, reference)), "above",
+                min_per_group=2 * _COMPONENTS),
     ]  # fmt: skip
-    for name, tail in (("precision", "below"), ("recall", "below"),
-                       ("density", "below"), ("coverage", "below")):  # fmt: skip
-        index = ("precision", "recall", "density", "coverage").index(name)
-        out.append(
-            Measure(name, f"{name.capitalize()} (k = {_NEIGHBOURS})", "",
-                    neighbours(points, index, few(n, len(pooled))),
-                    tail, needed=2 * _NEIGHBOURS)  # type: ignore[arg-type]
-        )  # fmt: skip
-    for k, spec in enumerate(frame.maps):
+    rows = first_of_each_group(n, len(pooled))
+    tail: Tail = "below"
+    found += [
+        Measure(name, f"{name.capitalize()} (k = {_NEIGHBOURS})", "",
+                neighbourhood(points, name, rows), tail, min_per_group=2 * _NEIGHBOURS)
+        for name in _NEIGHBOURHOODS
+    ]  # fmt: skip
+    for k, spec in enumerate(grid.maps):
         unit, factor, tolerance = ("", 1.0, 0.01) if spec.name == "fa" else ("um2/s", 1e6, 20.0)
-        bins = pooled.histograms[:, k]
-        out.append(
+        found += [
             Measure(f"{spec.name}_histogram", f"{spec.label} histogram (Wasserstein)", unit,
-                    wasserstein(bins, spec.maximum / BINS), "above", tolerance, factor)
-        )  # fmt: skip
-        flat = pooled.region_histograms[:, k]
-        out.append(
+                    wasserstein_distance(pooled.histograms[:, k], spec.maximum / BINS), "above",
+                    tolerance, factor),
             Measure(f"{spec.name}_region_histograms", f"{spec.label} histograms of regions", unit,
-                    wasserstein(flat, spec.maximum / REGION_BINS), "above", 4 * tolerance, factor,
-                    frame.names)
-        )  # fmt: skip
-        out.append(
+                    wasserstein_distance(pooled.region_histograms[:, k],
+                                         spec.maximum / REGION_BINS),
+                    "above", 4 * tolerance, factor, grid.region_names),
             Measure(f"{spec.name}_spectrum", f"{spec.label} power spectrum", "dB",
                     mean_difference(pooled.spectrum[:, k]), "both", 1.0, 10.0,
-                    bands(frame.space.zooms, pooled.spectrum.shape[2]))
-        )  # fmt: skip
-    return out
+                    wavelengths(grid.space.zooms, pooled.spectrum.shape[2])),
+        ]  # fmt: skip
+    return found
 
 
-def standardised(features: Table, reference: Table) -> Table:
-    """Features in units of their spread in a reference set; those that hardly vary are left out.
+def principal_components(points: Float64Array, reference: Float64Array) -> Float64Array:
+    """Returns the scores of points on the first 8 principal components of a reference, (n, 8).
 
-    Values are cut at 20 spreads: a volume in wrong units is far away, not infinitely so.
+    The unit is the standard deviation of the reference along its first component.
     """
-    sd = reference.std(axis=0)
-    # Blocks at the rim that hold a few voxels of one or two brains would dominate.
-    keep = (sd > 0) & ((reference != 0).mean(axis=0) > 0.5)
-    points = (features[:, keep] - reference[:, keep].mean(axis=0)) / sd[keep]
-    cut: Table = np.clip(points, -20, 20)
-    return cut
-
-
-def kernel(points: Table, bandwidth: float) -> Statistic:
-    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3) with an RBF kernel."""
-
-    def statistic(first: Table, second: Table) -> Table:
-        n, m = first.sum(axis=1), second.sum(axis=1)
-        within, other, between = -n, -m, np.zeros(len(first))
-        for start in range(0, len(points), _PER_STRETCH):  # never all pairs at once
-            stretch = slice(start, start + _PER_STRETCH)
-            near = np.exp(-squared_distances(points, points[stretch]) / (2 * bandwidth**2))
-            to_first = first @ near
-            within = within + (to_first * first[:, stretch]).sum(axis=1)
-            other = other + ((second @ near) * second[:, stretch]).sum(axis=1)
-            between = between + (to_first * second[:, stretch]).sum(axis=1)
-        out: Table = within / (n * (n - 1)) + other / (m * (m - 1)) - 2 * between / (n * m)
-        return out[:, None]
-
-    return statistic
-
-
-def components(points: Table, reference: Table) -> Table:
-    """Leading principal components of the reference, in units of the first one's spread."""
     centre = reference.mean(axis=0)
-    _, size, axes = np.linalg.svd(reference - centre, full_matrices=False)
-    scale = size[0] / np.sqrt(max(len(reference) - 1, 1))
-    out: Table = (points - centre) @ axes[:_COMPONENTS].T / scale
-    return out
+    _, singular, axes = np.linalg.svd(reference - centre, full_matrices=False)
+    scale = singular[0] / np.sqrt(max(len(reference) - 1, 1))
+    scores: Float64Array = (points - centre) @ axes[:_COMPONENTS].T / scale
+    return scores
 
 
-def frechet(points: Table) -> Statistic:
-    """Frechet distance of two Gaussians (Dowson & Landau 1982): |m - m'|^2 + tr(C + C' -
-    2 (C C')^1/2)."""
+def frechet_distance(points: Float64Array) -> Statistic:
+    """Returns the Frechet distance of Gaussians fitted to the groups (Dowson & Landau 1982).
+
+    It is |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) with means m and covariances C.
+
+    Parameters
+    ----------
+    points : (n, d), the pooled volumes.
+    """
     outer = (points[:, :, None] * points[:, None, :]).reshape(len(points), -1)
     d = points.shape[1]
 
-    def moments(group: Table) -> tuple[Table, Table]:
+    def moments(group: Float64Array) -> tuple[Float64Array, Float64Array]:
         share, n = weights(group), group.sum(axis=1)
         mean = share @ points
-        second = (share @ outer).reshape(-1, d, d) - mean[:, :, None] * mean[:, None, :]
-        return mean, second * (n / (n - 1))[:, None, None]
+        covariance = (share @ outer).reshape(-1, d, d) - mean[:, :, None] * mean[:, None, :]
+        return mean, covariance * (n / (n - 1))[:, None, None]
 
-    def statistic(first: Table, second: Table) -> Table:
-        (a, c), (b, e) = moments(first), moments(second)
+    def statistic(first: Float64Array, second: Float64Array) -> Float64Array:
+        (mean, covariance), (other_mean, other_covariance) = moments(first), moments(second)
         # The eigenvalues of a product of two covariances are real and not negative.
-        roots = np.sqrt(np.maximum(np.linalg.eigvals(c @ e).real, 0)).sum(axis=1)
-        trace = np.trace(c + e, axis1=1, axis2=2)
-        out: Table = ((a - b) ** 2).sum(axis=1) + trace - 2 * roots
-        return out[:, None]
+        eigenvalues = np.linalg.eigvals(covariance @ other_covariance).real
+        root_trace = np.sqrt(np.maximum(eigenvalues, 0)).sum(axis=1)
+        trace = np.trace(covariance + other_covariance, axis1=1, axis2=2)
+        distance: Float64Array = ((mean - other_mean) ** 2).sum(axis=1) + trace - 2 * root_trace
+        return distance[:, None]
 
     return statistic
 
 
-def few(n: int, total: int) -> Rows:
-    """The first 400 of the first `n` and of the others: for what needs all pairs at once, so that
-    memory does not grow with their number."""
-    return np.concatenate([np.arange(min(n, MOST)), np.arange(n, min(total, n + MOST))])
+def first_of_each_group(n: int, total: int) -> IndexArray:
+    """Returns the rows of the first 400 of the `n` synthetic and of the other volumes."""
+    return np.concatenate(
+        [np.arange(min(n, MAX_PER_GROUP)), np.arange(n, min(total, n + MAX_PER_GROUP))]
+    )
 
 
-def neighbours(points: Table, which: int, rows: Rows) -> Statistic:
-    """Precision, recall (Kynkaanniemi et al. 2019), density or coverage (Naeem et al. 2020), of
-    some rows of the points."""
-    distance = np.sqrt(squared_distances(points[rows], points[rows]))
+def neighbourhood(points: Float64Array, name: Neighbourhood, rows: IndexArray) -> Statistic:
+    """Returns how the groups lie among each other's nearest neighbours.
 
-    def one(first: Table, second: Table) -> float:
-        a, b = np.flatnonzero(first), np.flatnonzero(second)
-        between = distance[np.ix_(a, b)]  # synthetic x real
-        real = _radius(distance[np.ix_(b, b)])
-        if which == 0:
-            return float((between <= real).any(axis=1).mean())
-        if which == 1:
-            made = _radius(distance[np.ix_(a, a)])
-            return float((between <= made[:, None]).any(axis=0).mean())
-        if which == 2:
-            return float((between <= real).sum(axis=1).mean() / _NEIGHBOURS)
-        return float((between.min(axis=0) <= real).mean())
+    ``precision`` and ``recall`` are those of Kynkaanniemi et al. (2019), ``density`` and
+    ``coverage`` those of Naeem et al. (2020), with 5 neighbours.
 
-    def statistic(first: Table, second: Table) -> Table:
-        values = [one(a, b) for a, b in zip(first[:, rows], second[:, rows], strict=True)]
+    Parameters
+    ----------
+    points : (n, d), the pooled volumes.
+    rows : the points that are used.
+    """
+    distance = cdist(points[rows], points[rows])
+
+    def value(first: Float64Array, second: Float64Array) -> float:
+        synthetic, real = np.flatnonzero(first), np.flatnonzero(second)
+        between = distance[np.ix_(synthetic, real)]
+        real_radius = _neighbour_distance(distance[np.ix_(real, real)])
+        if name == "precision":
+            return float((between <= real_radius).any(axis=1).mean())
+        if name == "recall":
+            radius = _neighbour_distance(distance[np.ix_(synthetic, synthetic)])
+            return float((between <= radius[:, None]).any(axis=0).mean())
+        if name == "density":
+            return float((between <= real_radius).sum(axis=1).mean() / _NEIGHBOURS)
+        return float((between.min(axis=0) <= real_radius).mean())
+
+    def statistic(first: Float64Array, second: Float64Array) -> Float64Array:
+        values = [value(a, b) for a, b in zip(first[:, rows], second[:, rows], strict=True)]
         return np.array(values)[:, None]
 
     return statistic
 
 
-def _radius(within: Table) -> Table:
-    k = min(_NEIGHBOURS, len(within) - 1)  # a point is its own nearest neighbour
-    out: Table = np.partition(within, k, axis=1)[:, k]
-    return out
+def _neighbour_distance(distance: Float64Array) -> Float64Array:
+    """Returns each point's distance to its fifth neighbour, (n,), from (n, n) distances."""
+    # A point is at distance zero of itself, which takes the first place.
+    k = min(_NEIGHBOURS, len(distance) - 1)
+    radius: Float64Array = np.partition(distance, k, axis=1)[:, k]
+    return radius
 
 
-def wasserstein(shares: Table, width: float) -> Statistic:
-    """Wasserstein-1 distance of two groups' mean histograms: the area between their distribution
-    functions, exact to the bin width.
+def wasserstein_distance(shares: Float64Array, width: float) -> Statistic:
+    """Returns the Wasserstein-1 distance between two groups' mean histograms.
+
+    It is the area between the two distribution functions and exact to the width of a bin. SciPy's
+    function of this name compares one pair of samples; this one compares all rows of groups in
+    one matrix product.
 
     Parameters
     ----------
-    shares : (subjects, bins) or (subjects, parts, bins), each histogram summing to one.
+    shares : (volumes, bins) or (volumes, regions, bins); each histogram sums to one.
+    width : the width of a bin.
     """
     cumulative = np.cumsum(shares, axis=-1)
-    parts = cumulative.reshape(len(shares), -1, shares.shape[-1])
+    cumulative = cumulative.reshape(len(shares), -1, shares.shape[-1])
 
-    def statistic(first: Table, second: Table) -> Table:
+    def statistic(first: Float64Array, second: Float64Array) -> Float64Array:
         difference = weights(first) - weights(second)
-        out = np.empty((len(first), parts.shape[1]))
-        for start in range(0, len(first), _PER_STRETCH):  # rows x parts x bins at once is too much
-            stretch = difference[start : start + _PER_STRETCH]
-            gap = np.tensordot(stretch, parts, axes=1)
-            out[start : start + _PER_STRETCH] = np.abs(gap).sum(axis=2) * width
-        return out
+        distance = np.empty((len(first), cumulative.shape[1]))
+        for begin in range(0, len(first), _CHUNK):
+            chunk = slice(begin, begin + _CHUNK)
+            gap = np.tensordot(difference[chunk], cumulative, axes=1)
+            distance[chunk] = np.abs(gap).sum(axis=2) * width
+        return distance
 
     return statistic
 
 
-def bands(zooms: Sequence[float] | NDArray[np.float64], count: int) -> tuple[str, ...]:
-    """Wavelengths of the spectrum's bands."""
-    finest = 2 * max(zooms)
-    edges = [finest * count / k if k else None for k in range(count + 1)]
-    return tuple(
-        f"{edges[k + 1]:.0f} mm and longer" if edges[k] is None
-        else f"{edges[k + 1]:.0f} to {edges[k]:.0f} mm"
-        for k in range(count)
-    )  # fmt: skip
+def wavelengths(zooms: Sequence[float] | Float64Array, count: int) -> tuple[str, ...]:
+    """Returns the names of a spectrum's `count` bands, from long to short waves.
+
+    Parameters
+    ----------
+    zooms : edges of a voxel in mm.
+    """
+    shortest = 2 * max(zooms)
+    edges = [shortest * count / k for k in range(1, count + 1)]
+    first = f"{edges[0]:.0f} mm and longer"
+    return (first, *(f"{b:.0f} to {a:.0f} mm" for a, b in pairwise(edges)))

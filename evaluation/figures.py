@@ -1,4 +1,4 @@
-"""Figures of one evaluation."""
+"""Figures of an evaluation: slices, white matter against age, histograms."""
 
 from __future__ import annotations
 
@@ -12,19 +12,25 @@ from numpy.typing import NDArray
 from contracts.maps import MapSpec
 
 if TYPE_CHECKING:
-    from evaluation.cohort import Cohort
+    from evaluation.volume_set import VolumeSet
 
-Array = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
-# One window per map in every figure, so that figures can be compared.
+# The window of a map is the same in every figure, so that figures can be compared.
 WINDOW = {"fa": 0.8, "md": 1.6e-3}
 _COLUMNS = 6
 _BINS = 100
 _WHITE_MATTER_FA = 0.35
 
 
-def gallery(path: Path, rows: dict[str, Cohort], maps: tuple[MapSpec, ...]) -> None:
-    """Axial slices of volumes of rising age, one block of rows per map, one row per set."""
+def gallery(path: Path, rows: dict[str, VolumeSet], maps: tuple[MapSpec, ...]) -> None:
+    """Draws axial slices of six volumes of rising age per set, all sets of a map below each other.
+
+    Parameters
+    ----------
+    path : PNG file to write.
+    rows : label -> volumes, one row of slices each.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -34,12 +40,12 @@ def gallery(path: Path, rows: dict[str, Cohort], maps: tuple[MapSpec, ...]) -> N
     figure, axes = plt.subplots(count, _COLUMNS, figsize=(1.5 * _COLUMNS, 1.85 * count))
     line = 0
     for k, spec in enumerate(maps):
-        for label, cohort in rows.items():
-            ages = np.array([c.age for c in cohort.conditions])
+        for label, volume_set in rows.items():
+            ages = np.array([c.age for c in volume_set.conditions])
             order = np.argsort(ages, kind="stable")
             chosen = order[np.linspace(0, len(order) - 1, _COLUMNS).round().astype(int)]
             for axis, i in zip(axes[line], chosen, strict=True):
-                volume = cohort.volumes[i, k]
+                volume = volume_set.volumes[i, k]
                 axis.imshow(
                     volume[:, :, volume.shape[2] // 2].T,
                     origin="lower",
@@ -47,7 +53,7 @@ def gallery(path: Path, rows: dict[str, Cohort], maps: tuple[MapSpec, ...]) -> N
                     vmin=0,
                     vmax=WINDOW[spec.name],
                 )
-                person = cohort.conditions[i]
+                person = volume_set.conditions[i]
                 axis.set_title(f"{person.age:.0f} {person.sex}", fontsize=7)
                 axis.set_axis_off()
             axes[line, 0].text(
@@ -65,13 +71,18 @@ def gallery(path: Path, rows: dict[str, Cohort], maps: tuple[MapSpec, ...]) -> N
 
 def ageing(
     path: Path,
-    sets: dict[str, Cohort],
-    train: Cohort,
+    sets: dict[str, VolumeSet],
+    train: VolumeSet,
     maps: tuple[MapSpec, ...],
 ) -> None:
-    """White-matter mean of each map against age, one colour per set.
+    """Draws the white-matter mean of each map against age, one colour per set.
 
     White matter is where the training subjects' mean FA is above 0.35.
+
+    Parameters
+    ----------
+    path : PNG file to write.
+    sets : label -> volumes.
     """
     import matplotlib
 
@@ -82,9 +93,9 @@ def ageing(
     white = train.volumes[:, fa].mean(axis=0) > _WHITE_MATTER_FA
     figure, axes = plt.subplots(1, len(maps), figsize=(4.5 * len(maps), 3.2))
     for k, (axis, spec) in enumerate(zip(axes, maps, strict=True)):
-        for label, cohort in sets.items():
-            ages = [c.age for c in cohort.conditions]
-            means = cohort.volumes[:, k][:, white].mean(axis=1)
+        for label, volume_set in sets.items():
+            ages = [c.age for c in volume_set.conditions]
+            means = volume_set.volumes[:, k][:, white].mean(axis=1)
             axis.plot(ages, means, "o", markersize=3, alpha=0.7, label=label)
         axis.set_xlabel("age (years)")
         axis.set_ylabel(f"white-matter {spec.label}" + (f" ({spec.unit})" if spec.unit else ""))
@@ -93,18 +104,25 @@ def ageing(
 
 
 def histogram_table(
-    path: Path, sets: dict[str, Cohort], maps: tuple[MapSpec, ...], md: int
+    path: Path, sets: dict[str, VolumeSet], maps: tuple[MapSpec, ...], md: int
 ) -> None:
-    """In-brain histograms as CSV for DVC's plots: columns map, set, value, density."""
-    from evaluation.profile import BACKGROUND_MD
+    """Writes the histograms of brain voxels as CSV for DVC's plots.
+
+    The columns are map, set, value and density.
+
+    Parameters
+    ----------
+    md : the position of MD among the maps.
+    """
+    from evaluation.measurement_grid import BACKGROUND_MD
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(["map", "set", "value", "density"])
         for k, spec in enumerate(maps):
-            for label, cohort in sets.items():
-                values = cohort.volumes[:, k][cohort.volumes[:, md] > BACKGROUND_MD]
+            for label, volume_set in sets.items():
+                values = volume_set.volumes[:, k][volume_set.volumes[:, md] > BACKGROUND_MD]
                 density, edges = np.histogram(values, _BINS, (0, spec.maximum), density=True)
                 for value, height in zip((edges[:-1] + edges[1:]) / 2, density, strict=True):
                     table.writerow([spec.name, label, f"{value:.6g}", f"{height:.6g}"])

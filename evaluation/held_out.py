@@ -1,4 +1,4 @@
-"""The cheap score that the search and the promotion gate use: quality on validation subjects."""
+"""Cheap scores of a generator on held-out subjects, for the search and the promotion gate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from contracts.condition import Condition
 from contracts.maps import MAPS
 from contracts.space import Space
-from evaluation.distance import median_distance
-from evaluation.fidelity import kernel, standardised
-from evaluation.privacy import copy_share
-from evaluation.profile import Table, features
+from evaluation.block_features import Float64Array, block_features, standardised
+from evaluation.copy_share import copy_share
+from evaluation.kernel_distance import kernel_distance, median_distance
 from models.generator import Generator
 
-Array = NDArray[np.float32]
+Float32Array = NDArray[np.float32]
 
 
 class HeldOut(NamedTuple):
@@ -25,60 +24,67 @@ class HeldOut(NamedTuple):
 
     Parameters
     ----------
-    kernel_distance : see `evaluation.fidelity.kernel`; lower is better.
-    copy_share : see `evaluation.privacy.copy_share`.
+    kernel_distance : see `evaluation.kernel_distance`; lower is better.
+    copy_share : see `evaluation.copy_share`.
     """
 
     kernel_distance: float
     copy_share: float
 
 
-def requests(
+def sample_conditions(
     conditions: Sequence[Condition], samples: int, seed: int
 ) -> tuple[list[Condition], list[int]]:
-    """Conditions and seeds of `samples` volumes that follow the ages and sexes of a set."""
+    """Returns conditions and seeds for samples that follow the ages and sexes of a set.
+
+    Parameters
+    ----------
+    conditions : of the set, which are repeated in turn.
+    samples : how many to return.
+    seed : the first seed.
+    """
     chosen = [conditions[i % len(conditions)] for i in range(samples)]
     return chosen, [seed + i for i in range(samples)]
 
 
 def score(
     generator: Generator,
-    train: Array,
-    held_out: Array,
+    train: Float32Array,
+    held_out: Float32Array,
     conditions: Sequence[Condition],
     samples: int,
     steps: int,
     seed: int = 0,
 ) -> HeldOut:
-    """Sample at the held-out subjects' ages and sexes and compare FA and MD.
+    """Samples at the held-out subjects' ages and sexes and compares FA and MD.
 
-    Features are standardised on the training volumes, so that the same training set gives
-    comparable numbers whatever is held out.
+    Features are standardised on the training volumes, so that scores with the same training set
+    can be compared whatever is held out.
 
     Parameters
     ----------
     train, held_out : (n, maps, X, Y, Z) in physical units.
-    samples, steps : synthetic volumes, and network evaluations of each.
+    conditions : of the held-out subjects.
+    samples : the number of synthetic volumes.
+    steps : network evaluations per volume.
+    seed : of the first volume.
     """
-
-    volumes = generator.sample(*requests(conditions, samples, seed), steps)
-    made, new, known = _points(volumes, held_out, train, generator.space)
+    chosen, seeds = sample_conditions(conditions, samples, seed)
+    volumes = generator.sample(chosen, seeds, steps)
+    made, new, known = _features(volumes, held_out, train, generator.space)
     return HeldOut(
-        kernel_distance=_distance(made, new, known), copy_share=copy_share(made, new, known)
+        kernel_distance=_kernel_distance(made, new, known), copy_share=copy_share(made, new, known)
     )
 
 
-def kernel_distance(volumes: Array, others: Array, train: Array, space: Space) -> float:
-    """`HeldOut.kernel_distance` of any two sets of volumes (n, maps, X, Y, Z)."""
-    return _distance(*_points(volumes, others, train, space))
+def _features(
+    volumes: Float32Array, others: Float32Array, train: Float32Array, space: Space
+) -> tuple[Float64Array, ...]:
+    features = [block_features(v[:, : len(MAPS)], space, MAPS) for v in (volumes, others, train)]
+    return tuple(standardised(values, features[-1]) for values in features)
 
 
-def _points(volumes: Array, others: Array, train: Array, space: Space) -> tuple[Table, ...]:
-    tables = [features(v[:, : len(MAPS)], space, MAPS) for v in (volumes, others, train)]
-    return tuple(standardised(values, tables[-1]) for values in tables)
-
-
-def _distance(made: Table, new: Table, known: Table) -> float:
+def _kernel_distance(made: Float64Array, new: Float64Array, known: Float64Array) -> float:
     first = (np.arange(len(made) + len(new)) < len(made)).astype(np.float64)[None]
-    distance = kernel(np.concatenate([made, new]), median_distance(known))
-    return float(distance(first, 1 - first)[0, 0])
+    statistic = kernel_distance(np.concatenate([made, new]), median_distance(known))
+    return float(statistic(first, 1 - first)[0, 0])

@@ -1,4 +1,4 @@
-"""The table that a chain ends with: verdicts, and the main scores beside their yardsticks."""
+"""The summary that a run of the chain ends with: verdicts and main scores of all generators."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import click
 
 from contracts.console import command
 from contracts.errors import UserError
-from evaluation.evaluate import NAMES, REPORTS
-from evaluation.finding import QUESTIONS
+from contracts.paths import REPORTS
+from evaluation.evaluate import NAMES
+from evaluation.results import QUESTIONS
 
-# finding -> what it is called here
+# The findings that are shown, and how the table calls them.
 _ROWS = {
     "kernel_distance": "kernel distance (x 1e-3)",
     "fa_histogram": "FA histogram distance (x 1e-3)",
@@ -29,7 +30,12 @@ _FACTORS = {"kernel_distance": 1e3, "fa_histogram": 1e3, "fa_ms_ssim": 1e3}
 
 
 def table(reports: Sequence[dict[str, Any]]) -> str:
-    """Markdown: the verdicts of all generators, then a table of scores each."""
+    """Returns Markdown: the verdicts of all generators, then a table of scores for each.
+
+    Parameters
+    ----------
+    reports : contents of evaluate-<name>.json, see `evaluation.evaluate.flat_scores`.
+    """
     lines = [
         "| generator | n | " + " | ".join(QUESTIONS) + " |",
         "|---" * (2 + len(QUESTIONS)) + "|",
@@ -38,10 +44,10 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
         n = report["n"]
         verdicts = " | ".join(report["verdicts"][q] for q in QUESTIONS)
         lines.append(f"| {report['name']} | {n['synthetic']} against {n['test']} | {verdicts} |")
-    return "\n\n".join(["\n".join(lines), *(_one(report) for report in reports)])
+    return "\n\n".join(["\n".join(lines), *(_score_table(report) for report in reports)])
 
 
-def _one(report: dict[str, Any]) -> str:
+def _score_table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['name']}: {report['n']['synthetic']} generated volumes, "
         f"{report['n']['test']} real test subjects ({report['group']} group), "
@@ -56,11 +62,11 @@ def _one(report: dict[str, Any]) -> str:
             continue
         factor = _FACTORS.get(key, 1.0)
         value, low, high = (_number(factor * found[k]) for k in ("value", "low", "high"))
-        beside = [
+        yardsticks = [
             _number(factor * found[k]) if k in found else "" for k in ("gaussian", "real", "copies")
         ]
         lines.append(
-            f"| {label} | {value} [{low}, {high}] | {' | '.join(beside)} | {found['verdict']} |"
+            f"| {label} | {value} [{low}, {high}] | {' | '.join(yardsticks)} | {found['verdict']} |"
         )
     return "\n".join(lines)
 
@@ -71,7 +77,7 @@ def _number(value: float) -> str:
 
 @command()
 def main() -> None:
-    """Print the scores of the last chain, where its pictures are, and what to do next."""
+    """Print the scores of the last run, where its pictures are, and what to do next."""
     paths = [REPORTS / f"evaluate-{name}.json" for name in NAMES]
     reports = [json.loads(path.read_text()) for path in paths if path.exists()]
     if not reports:

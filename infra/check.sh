@@ -46,7 +46,7 @@ say "all services are healthy"
 tar --create --dereference --directory "$data" derivatives split.json models reports |
   in_head tar --extract --no-same-owner --directory data
 say "registering the generators"
-in_head python -m training.register
+in_head python -m registry.register
 
 say "searching: one trial of a few steps"
 in_head python - <<'PY'
@@ -99,11 +99,11 @@ import sys
 import nibabel
 import numpy as np
 from models.generator import Generator
-from services.tracking.registry import champion
+from registry.champion import fetch_champion
 
 dim = sys.argv[1]
 image = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(sys.stdin.buffer.read()))
-space = Generator.load(champion(dim).folder).space
+space = Generator.load(fetch_champion(dim).folder).space
 assert image.shape == tuple(space.shape), (image.shape, space.shape)
 values = image.get_fdata()
 assert np.isfinite(values).all() and values.max() > values.min(), "no picture"

@@ -111,7 +111,12 @@ def read_people(path: Path) -> list[Participant]:
 def write(
     model: Model, people: Sequence[Participant], root: Path, seed: int, options: dict[str, Any]
 ) -> None:
-    """Write the subjects that `root` does not hold yet, as `cohort.derivatives` lays them out.
+    """Write the subjects that `root` does not hold yet, as a derivatives folder.
+
+    Parameters
+    ----------
+    seed : of the first subject; the seeds of the others count up from it.
+    options : further fields of each request, such as ``steps`` and ``site``.
 
     Raises
     ------
@@ -120,7 +125,8 @@ def write(
     import numpy as np
 
     from cohort import derivatives
-    from contracts import volume
+    from cohort.stage_output import write_whole
+    from contracts import bids, volume
     from contracts.maps import map_spec
     from serving.messages import sample_request
     from serving.sampling import sample_maps
@@ -136,31 +142,27 @@ def write(
     derivatives.write_description(
         root, "Synthetic diffusion tensor maps", True, f"{model.name} {model.version}"
     )
-    (root / derivatives.SPACE).write_text(json.dumps(space.to_json(), indent=2) + "\n")
+    derivatives.write_space(root, space)
     derivatives.write_participants(root, people)
     warnings: set[str] = set()
     pairs = list(zip(people, requests, strict=True))
     for person, request in progress(pairs, len(pairs), "sampling"):
-        paths = [
-            root / person.id / "dwi" / derivatives.map_name(person.id, space, map_spec(name))
-            for name in maps
-        ]
-        records = [path.with_name(path.name.replace(".nii.gz", ".json")) for path in paths]
+        folder = bids.derivatives_folder(root, person.id)
+        files = [folder / bids.map_name(person.id, space, map_spec(name)) for name in maps]
+        records = [bids.sidecar(file) for file in files]
         if all(record.exists() for record in records):
             _check(records[0], model, request)
             continue
         samples = sample_maps(model, request, maps)
         mask = np.zeros(space.shape, dtype=np.bool_)
-        for path, made in zip(paths, samples, strict=True):
-            made.save(path)
-            mask |= volume.read_on(path, space) > 0
+        for file, made in zip(files, samples, strict=True):
+            made.save(file)
+            mask |= volume.read_on(file, space) > 0
             warnings |= set(made.warnings)
-        volume.write(
-            root / person.id / "dwi" / derivatives.mask_name(person.id, space), mask, space
-        )
-        # Last: what has a record is complete.
+        volume.write(folder / bids.mask_name(person.id, space), mask, space)
+        # The records are written last, so that a subject with its records is complete.
         for record, made in zip(records, samples, strict=True):
-            record.write_text(json.dumps(made.recipe, indent=2) + "\n")
+            write_whole(record, json.dumps(made.recipe, indent=2) + "\n")
     for warning in sorted(warnings):
         say(f"warning: {warning}")
 

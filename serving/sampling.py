@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cohort.derivatives import map_name
 from contracts import volume
+from contracts.bids import map_name
 from contracts.errors import UserError
 from contracts.maps import map_spec
 from models.config import Dim
@@ -53,9 +53,9 @@ def champion_model(dim: Dim) -> Model:
     UserError : if there is none, or its files are not those that were registered.
     """
     from models.generator import Generator
-    from services.tracking.registry import champion
+    from registry.champion import fetch_champion
 
-    found = champion(dim)
+    found = fetch_champion(dim)
     generator = Generator.load(found.folder)
     digest = generator.digest
     if digest != found.digest:

@@ -11,6 +11,7 @@ import pytest
 # Before torch is loaded, here and in what tests start: their arrays are so small that a second
 # thread costs more than it gives, and a machine with other work much more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see contracts/__init__.py
 
 # Warnings of packages about packages: nothing that our code could do differently.
 FOREIGN_WARNINGS = (

@@ -10,21 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from contracts.closure import module_files
+
 ROOT = Path(__file__).resolve().parent.parent
+# Every module that can be started, but for the benchmarks.
 MODULES = [
-    "cohort.simulate",
-    "cohort.derive",
-    "cohort.split",
-    "training.train",
-    "training.adapt",
-    "training.register",
-    "training.tune",
-    "evaluation",
-    "evaluation.evaluate",
-    "evaluation.summary",
-    "services.tracking",
-    "serving.sample",
-    "serving.cohort",
+    name.removesuffix(".__main__")
+    for name, path in module_files().items()
+    if '__name__ == "__main__"' in path.read_text() and not name.startswith("benchmarks.")
 ]
 SCRIPTS = ["training/train_unet.py", "evaluation/eval_metrics.py"]
 HEAVY = ("torch", "monai", "mlflow", "ray", "bentoml", "dipy", "nilearn", "scipy", "matplotlib")

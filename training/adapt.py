@@ -17,8 +17,8 @@ from training.settings import AdaptSettings, HeldOutSettings
 
 if TYPE_CHECKING:
     from cohort.subjects import Subjects
+    from contracts.tracking import Run
     from models.generator import Generator
-    from services.tracking.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,7 @@ def adapt_generator(
 
 def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     """Adapt the base of `dim`, save to ``data/models/<dim>/adapted`` and log the run."""
+    from cohort.stage_output import whole_folder
     from evaluation.held_out import score
     from models.generator import Generator
     from training import stage
@@ -175,9 +176,16 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
         closure.digest("training.adapt"),
     )
     with stage.work_folder(f"adapt-{dim}", *content) as work:
-        run, tags = stage.open_run(f"{settings.method}-{dim}", "adapt", dim, settings, work.name)
+        run, tags = stage.open_run(
+            f"{settings.method}-{dim}",
+            "adapt",
+            dim,
+            settings,
+            work.name,
+            (base, paths.DERIVATIVES, paths.SPLIT),
+        )
         with run:
-            with stage.replaced(out) as folder:
+            with whole_folder(out) as folder:
                 result = adapt_generator(base, folder, settings, held_out, data, work, run)
                 generator = Generator.load(folder)
                 generator.with_provenance({**generator.provenance, **tags}).save(folder)

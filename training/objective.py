@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from contracts.errors import UserError
-from services.tracking import Run, start
+from services.tracking import Run, start_run
 from training.adapt import AdaptData, AdaptResult
 from training.settings import AdaptSettings, HeldOutSettings
 from training.trial import Config, Trial, TrialFolder, key_of, rounded
@@ -109,7 +109,7 @@ def _run(config: Config, job: Job, inner: Inner, folder: TrialFolder) -> Trial:
     began = time.time()
     key = key_of(config)
     out = folder.begin(config)
-    with start(
+    with start_run(
         job.experiment,
         name_of(config),
         params=config,

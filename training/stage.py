@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +13,8 @@ from typing import Any
 
 from contracts import paths
 from contracts.condition import Condition
+from contracts.tracking import Run, lineage, start_run
 from models.generator import Generator
-from services.tracking.experiment import DEFAULT
-from services.tracking.lineage import lineage
-from services.tracking.run import Run, start
 from training.gallery import sheet
 
 # Runs are compared by the same two people, drawn from the same seeds.
@@ -41,23 +39,6 @@ def work_folder(name: str, *content: Any) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when it is whole.
-
-    Until then, also after a kill, the last good output stays.
-    """
-    partial, old = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def flat(settings: Any, prefix: str = "") -> dict[str, str]:
     """A nested dataclass as ``section/key`` -> text."""
     out: dict[str, str] = {}
@@ -70,13 +51,16 @@ def flat(settings: Any, prefix: str = "") -> dict[str, str]:
 
 
 def open_run(
-    name: str, stage: str, dim: str, settings: Any, key: str
+    name: str, stage: str, dim: str, settings: Any, key: str, inputs: Sequence[Path]
 ) -> tuple[Run, dict[str, str]]:
-    """The MLflow run of a stage, continued after an interruption, and the lineage it carries."""
-    tags = lineage(split=paths.SPLIT)
-    run = start(
-        DEFAULT, name, flat(settings), {"stage": stage, "dim": dim, **tags}, key=f"{name}-{key}"
-    )
+    """The run of a stage, continued after an interruption, and the lineage it carries.
+
+    Parameters
+    ----------
+    inputs : the files and folders of `data/` that the stage reads.
+    """
+    tags = lineage(inputs)
+    run = start_run(name, flat(settings), {"stage": stage, "dim": dim, **tags}, f"{name}-{key}")
     return run, tags
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.console import say
 from contracts.errors import UserError
-from services.tracking import start
+from services.tracking import start_run
 from training.objective import OBJECTIVE, PENALTY, Inner, Job, name_of, run_trial
 from training.trial import Config, Trial, TrialFolder, key_of, rounded
 
@@ -211,7 +211,7 @@ def _lost(job: Job, config: Config, reason: str) -> None:
     """Close a trial whose worker died: nobody else can."""
     config = rounded(config)
     key = key_of(config)
-    run = start(
+    run = start_run(
         job.experiment,
         name_of(config),
         config,

@@ -22,8 +22,8 @@ from training.settings import TrainSettings
 if TYPE_CHECKING:
     from cohort.subjects import SubjectFiles, Subjects
     from cohort.template_files import TemplateFiles
+    from contracts.tracking import Run
     from models.generator import Generator
-    from services.tracking.run import Run
     from training.relative import RelativeSubjects
 
 # A site needs as many subjects for its difference from the others and the spread of its own.
@@ -54,6 +54,7 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     UserError : if data are missing, the cluster is too small, or the loss stops being a finite
         number.
     """
+    from cohort.stage_output import whole_folder
     from cohort.subjects import SubjectFiles
     from cohort.template_files import TemplateFiles
     from models.generator import Generator
@@ -66,7 +67,8 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     content = (settings, part.digest, files.digest(part.ids), closure.digest("training.train"))
     out = paths.MODELS / dim / "base"
     with stage.work_folder(f"train-{dim}", *content) as work:
-        run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name)
+        inputs = (paths.DERIVATIVES, paths.SPLIT, paths.TEMPLATE)
+        run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name, inputs)
         with run:
             _prepare(dim, settings, part, files, work)
             started = time.monotonic()
@@ -76,7 +78,7 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
             generator = Generator.load(work / _TRAINED).with_provenance(
                 {"stage": "train", "group": "base", "subjects": len(part.ids), **tags}
             )
-            with stage.replaced(out) as folder:
+            with whole_folder(out) as folder:
                 generator.save(folder)
                 stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
             run.tags({"digest": generator.digest, "group": "base"})

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from contracts import closure, paths
 from contracts.console import command, say
 from contracts.errors import UserError
 from contracts.params import PARAMS_FILE, load
+from contracts.tracking import EXPERIMENT
 from training.settings import AdaptSettings, HeldOutSettings
 from training.study import Choices, Effort
 from training.trial import Config, rounded
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from training.objective import Inner, Job
     from training.verdict import Verdict
 
-REPORT = Path("data/reports/tune/trials.json")
-_DATA = Path("data")
+REPORT = paths.REPORTS / "tune" / "trials.json"
 _SERVER = "set MLFLOW_TRACKING_URI to a server that they reach"
 
 
@@ -102,20 +103,20 @@ def tune(settings: TuneSettings, inner: Inner | None = None) -> Verdict:
 
 
 def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
-    from services.tracking.experiment import DEFAULT
     from services.tracking.lineage import lineage
     from training.adapt import AdaptData
     from training.objective import Job
     from training.trial import key_of
 
-    base = _DATA / "models" / settings.dim / "base"
+    base = paths.MODELS / settings.dim / "base"
     if not (base / "generator.json").exists():
         raise UserError(f"no generator in {base}; make it with `dvc repro train@{settings.dim}`")
-    derivatives, split = _DATA / "derivatives", _DATA / "split.json"
+    derivatives, split = paths.DERIVATIVES, paths.SPLIT
     data = AdaptData.load(derivatives, split)
     held_out = replace(load(HeldOutSettings, "adapt.held_out"), samples=settings.samples)
     fixed = {k: v for k, v in asdict(adapt).items() if k not in Choices.names()}
     identity = {
+        "code": closure.digest("training.adapt"),
         "base": json.loads((base / "generator.json").read_text())["digest"],
         "data": [data.train.digest, data.val.digest],
         "held_out": asdict(held_out),
@@ -123,9 +124,9 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
         "choices": asdict(settings.choices),
     }
     name = f"tune-{settings.dim}-{key_of(identity)}"
-    trials = (_DATA / "work" / name / "trials").resolve()
+    trials = (paths.WORK / name / "trials").resolve()
     trials.mkdir(parents=True, exist_ok=True)
-    tags = lineage(split=split) | {"dim": settings.dim}
+    tags = lineage((base, derivatives, split)) | {"dim": settings.dim}
     run = _sweep(settings, trials.parent / "run.json", tags)
     job = Job(
         base=base.resolve(),
@@ -135,7 +136,7 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
         adapt=adapt,
         held_out=held_out,
         threads=settings.cpus,
-        experiment=DEFAULT,
+        experiment=EXPERIMENT,
         parent=run.id,
         tracking_uri=run.uri,
         tags=tags,
@@ -145,16 +146,15 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
 
 def _sweep(settings: TuneSettings, record: Path, tags: dict[str, str]) -> Run:
     """The run that the trials are nested under: one for a study, however often it goes on."""
-    from services.tracking import resume, start
-    from services.tracking.experiment import DEFAULT
+    from services.tracking import resume_run, start_run
 
     if record.exists():
         try:
-            return resume(json.loads(record.read_text())["run_id"])
+            return resume_run(json.loads(record.read_text())["run_id"])
         except UserError as error:
             say(f"{error}; a new one is made")
     searched = {key: str(value) for key, value in asdict(settings.choices).items()}
-    run = start(DEFAULT, f"sweep-{settings.dim}", searched, tags | {"stage": "sweep"})
+    run = start_run(EXPERIMENT, f"sweep-{settings.dim}", searched, tags | {"stage": "sweep"})
     record.write_text(json.dumps({"run_id": run.id}) + "\n")
     return run
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contracts.maps import MapSpec
-from evaluation.baseline import brains
+from evaluation.gaussian_baseline import brain_volumes
 
 Array = NDArray[np.float32]
 
@@ -28,7 +28,7 @@ def to_images(volumes: Array, maps: tuple[MapSpec, ...]) -> Tensor:
 
 def to_volumes(images: Tensor, maps: tuple[MapSpec, ...]) -> Array:
     """Inverse of `to_images` for brains; the background is cut as that of the Gaussian baseline."""
-    return brains(np.nan_to_num(images.numpy()), maps)
+    return brain_volumes(np.nan_to_num(images.numpy()), maps)
 
 
 def pad(images: Tensor, multiple: int) -> Tensor:

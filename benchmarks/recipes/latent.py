@@ -30,7 +30,7 @@ class LatentRecipe:
     ----------
     channels : of `AutoencoderKL`, per level; 16 norm groups, attention at the last level.
     first_stage : share of the budget that trains the autoencoder.
-    warm_up : epochs of the first stage before the discriminator speaks.
+    warm_up : epochs of the first stage before the discriminator is trained and its loss counts.
     """
 
     channels: tuple[int, ...]
@@ -87,7 +87,7 @@ class LatentDiffusion:
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
-        """All that is trained, but for the discriminator."""
+        """All networks that are trained, without the discriminator."""
         return (self.autoencoder, self.unet)
 
     def train(self, volumes: Array, conditions: Sequence[Condition], budget: Budget) -> int:
@@ -99,7 +99,7 @@ class LatentDiffusion:
     def sample(
         self, conditions: Sequence[Condition], seeds: Sequence[int], evaluations: int
     ) -> Array:
-        """One volume per seed, physical units; conditions are not heard."""
+        """One volume per seed, physical units; conditions are ignored."""
         scheduler = self.recipe.diffusion.scheduler(evaluations)
         inferer = self._inferer(scheduler)
         drawn = []
@@ -139,32 +139,32 @@ class LatentDiffusion:
         from monai.losses import PatchAdversarialLoss
         from monai.networks.nets import PatchDiscriminator
 
-        critic = PatchDiscriminator(
+        discriminator = PatchDiscriminator(
             spatial_dims=3, num_layers_d=3, channels=32, in_channels=len(self.maps),
             out_channels=1,
         )  # fmt: skip
-        judge = PatchAdversarialLoss(criterion="least_squares")
-        ours = torch.optim.Adam(self.autoencoder.parameters(), lr=self.recipe.learning_rate)
-        theirs = torch.optim.Adam(critic.parameters(), lr=self.recipe.learning_rate)
+        adversarial = PatchAdversarialLoss(criterion="least_squares")
+        optimizer = torch.optim.Adam(self.autoencoder.parameters(), lr=self.recipe.learning_rate)
+        second = torch.optim.Adam(discriminator.parameters(), lr=self.recipe.learning_rate)
         self.autoencoder.train()
-        alone = self.recipe.warm_up * -(-len(images) // self.recipe.batch)
+        warm_up = self.recipe.warm_up * -(-len(images) // self.recipe.batch)
         done = 0
         for step in budget:
             batch = images[torch.randint(0, len(images), (self.recipe.batch,))]
-            made, mean, spread = self.autoencoder(batch)
-            loss = nn.functional.l1_loss(made, batch) + _KL * _divergence(mean, spread)
-            if step >= alone:
-                fake = critic(made)[-1]
-                loss = loss + _ADVERSARIAL * judge(fake, True, for_discriminator=False)
-            ours.zero_grad(set_to_none=True)
+            made, mean, sd = self.autoencoder(batch)
+            loss = nn.functional.l1_loss(made, batch) + _KL * _divergence(mean, sd)
+            if step >= warm_up:
+                fake = discriminator(made)[-1]
+                loss = loss + _ADVERSARIAL * adversarial(fake, True, for_discriminator=False)
+            optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            ours.step()
-            if step >= alone:
-                theirs.zero_grad(set_to_none=True)
-                wrong = judge(critic(made.detach())[-1], False, for_discriminator=True)
-                wrong = wrong + judge(critic(batch)[-1], True, for_discriminator=True)
+            optimizer.step()
+            if step >= warm_up:
+                second.zero_grad(set_to_none=True)
+                wrong = adversarial(discriminator(made.detach())[-1], False, for_discriminator=True)
+                wrong = wrong + adversarial(discriminator(batch)[-1], True, for_discriminator=True)
                 torch.autograd.backward(_ADVERSARIAL * wrong / 2)
-                theirs.step()
+                second.step()
             done = step + 1
         self.autoencoder.eval()
         return done
@@ -210,7 +210,7 @@ class BySex:
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
-        """All that is trained, but for the discriminators."""
+        """All networks that are trained, without the discriminators."""
         return tuple(n for model in self.models.values() for n in model.networks)
 
     def train(self, volumes: Array, conditions: Sequence[Condition], budget: Budget) -> int:
@@ -225,7 +225,7 @@ class BySex:
     def sample(
         self, conditions: Sequence[Condition], seeds: Sequence[int], evaluations: int
     ) -> Array:
-        """One volume per condition and seed, physical units; ages are not heard."""
+        """One volume per condition and seed, physical units; ages are ignored."""
         made: dict[int, Array] = {}
         for sex, model in self.models.items():
             rows = [i for i, c in enumerate(conditions) if c.sex == sex]
@@ -234,9 +234,9 @@ class BySex:
         return np.stack([made[i] for i in range(len(conditions))])
 
 
-def _divergence(mean: Tensor, spread: Tensor) -> Tensor:
+def _divergence(mean: Tensor, sd: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the posterior from N(0, 1), mean over volumes."""
-    each: Tensor = 0.5 * (mean**2 + spread**2 - torch.log(spread**2) - 1)
+    each: Tensor = 0.5 * (mean**2 + sd**2 - torch.log(sd**2) - 1)
     return each.flatten(1).sum(dim=1).mean()
 
 

@@ -1,4 +1,4 @@
-"""Tissue of the MNI152 template: the anatomy that every simulated subject is warped from."""
+"""Anatomy of the MNI152 template, from which every simulated subject is deformed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from contracts.space import Space
 
 Array = NDArray[np.float32]
 
-# Intensities of nilearn's T1 template (0 to 1): cerebrospinal fluid below, grey matter above.
+# Intensities of nilearn's T1w template, 0 to 1: a voxel is cerebrospinal fluid below the first
+# and holds no fluid above the second.
 _T1_CSF, _T1_GREY = 0.35, 0.63
-# The shipped grey and white maps are soft averages over 152 heads; a power above 1 sharpens them
-# to what one head shows.
+# The shipped maps of grey and white matter are averages over 152 heads and therefore blurred. A
+# power above 1 sharpens them to what one head shows.
 _SHARPNESS = 1.6
-# Half-axes in mm of ellipsoids around the deep nuclei of the right half, (centre, half-axes).
+# Ellipsoids around the deep nuclei of the right half of the brain: centre and half-axes in mm.
 _NUCLEI: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "thalamus": ((12.0, -19.0, 7.5), (9.0, 13.5, 9.0)),
     "caudate": ((13.0, 13.0, 8.0), (5.0, 9.0, 9.5)),
@@ -30,16 +31,16 @@ _THALAMUS = "thalamus"
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """Tissue fractions and landmarks on the grid of `space`; arrays are (X, Y, Z).
+    """Tissue fractions and landmarks on the grid of `space`; each array is (X, Y, Z).
 
     Parameters
     ----------
-    brain : inside the skull, fluid included.
-    white, grey, fluid : volume fractions, summing to 1 in the brain.
-    deep : how much of the grey matter is deep nuclei (the rest is cortex), 0 to 1.
-    thalamus : how much of it is thalamus, 0 to 1.
-    ventricle : the lateral and third ventricles.
-    ventricle_mm : distance to their wall in mm, negative inside.
+    brain : true inside the skull, fluid included.
+    white, grey, fluid : volume fractions, which sum to 1 in the brain.
+    deep : share of the grey matter that belongs to deep nuclei, 0 to 1; the rest is cortex.
+    thalamus : share of the grey matter that belongs to the thalamus, 0 to 1.
+    ventricle : true in the lateral and third ventricles.
+    ventricle_mm : distance to the ventricles' wall in mm, negative inside.
     """
 
     space: Space
@@ -54,7 +55,7 @@ class Anatomy:
 
 
 def build_anatomy(space: Space) -> Anatomy:
-    """Tissue of the ICBM152 2009a symmetric template, as nilearn ships it, on `space`.
+    """Return the anatomy of the ICBM152 2009a symmetric template, which nilearn ships, on `space`.
 
     Copyright of the template: McConnell Brain Imaging Centre, Montreal Neurological Institute,
     McGill University (Fonov et al., NeuroImage 2011); free to use with this notice.
@@ -70,7 +71,8 @@ def build_anatomy(space: Space) -> Anatomy:
     centres = space.centres()
     deep, thalamus = _nuclei(centres)
 
-    # The template's T1 of thalamus and pallidum is close to white matter's: name them grey.
+    # The template's T1w intensity of thalamus and pallidum is close to that of white matter, so
+    # the tissue maps take them for white matter; they are grey.
     white = white * (1 - 0.80 * deep)
     grey = np.maximum(grey, deep * (1 - white))
     share = white**_SHARPNESS / np.maximum(white**_SHARPNESS + grey**_SHARPNESS, 1e-6)
@@ -110,7 +112,7 @@ def _resample(image: Any, space: Space) -> NDArray[np.float64]:
 
 
 def _nuclei(centres: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Soft membership of the deep nuclei, and of the thalamus alone."""
+    """Return the membership, 0 to 1, of all deep nuclei together and of the thalamus alone."""
     mirrored = np.concatenate([np.abs(centres[..., :1]), centres[..., 1:]], axis=-1)
     members = {}
     for name, (centre, axes) in _NUCLEI.items():
@@ -126,7 +128,7 @@ def _ventricle(
     centres: NDArray[np.float64],
     space: Space,
 ) -> NDArray[np.bool_]:
-    """Fluid far from the brain's surface and near its centre."""
+    """Return the fluid that lies far from the brain's surface and near its centre."""
     from scipy import ndimage
 
     depth = ndimage.distance_transform_edt(brain, sampling=space.zooms)

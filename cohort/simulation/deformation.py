@@ -1,4 +1,4 @@
-"""Smooth random fields and invertible deformations between template and subject."""
+"""Smooth random fields, and invertible deformations between template and subject."""
 
 from __future__ import annotations
 
@@ -11,26 +11,37 @@ from contracts.space import Space, mni_space
 
 Array = NDArray[np.float32]
 
-# Deformations and random fields are smooth, so that a coarse grid holds them at any resolution;
-# one subject is then the same subject at 4 and at 2 mm.
+# Deformations and random fields are smooth, so a coarse grid can hold them for output at any
+# resolution. A simulated person is then the same person at 4 mm and at 2 mm.
 GRID_MM = 4.0
 _SQUARINGS = 5
 
 
 def grid() -> Space:
-    """The grid of deformations and random fields."""
+    """Return the grid of deformations and random fields."""
     return mni_space(GRID_MM)
 
 
 def to_index(points_mm: NDArray[np.float64], space: Space) -> Array:
-    """Voxel coordinates (3, n) in `space` of points (n, 3) in mm."""
+    """Return the voxel coordinates (3, n) in `space` of points (n, 3) in mm."""
     inverse = np.linalg.inv(space.matrix)
     index: Array = (points_mm @ inverse[:3, :3].T + inverse[:3, 3]).T.astype(np.float32)
     return index
 
 
 def sample(values: Array, index: Array, order: int = 1) -> Array:
-    """Values (X, Y, Z) or (X, Y, Z, k) at voxel coordinates (3, n): (n,) or (n, k)."""
+    """Interpolate values at voxel coordinates.
+
+    Parameters
+    ----------
+    values : (X, Y, Z) or (X, Y, Z, k).
+    index : (3, n) voxel coordinates; outside the grid the nearest value is taken.
+    order : order of the spline: 0 is nearest neighbour, 1 is linear.
+
+    Returns
+    -------
+    (n,) or (n, k) values.
+    """
     from scipy import ndimage
 
     if values.ndim == 4:
@@ -41,7 +52,7 @@ def sample(values: Array, index: Array, order: int = 1) -> Array:
 
 
 def sample_labels(labels: NDArray[np.int32], index: Array) -> NDArray[np.int32]:
-    """The nearest voxel's label at voxel coordinates (3, n): (n,)."""
+    """Return the label (n,) of the nearest voxel at voxel coordinates (3, n)."""
     from scipy import ndimage
 
     found: NDArray[np.int32] = ndimage.map_coordinates(labels, index, order=0, mode="nearest")
@@ -49,7 +60,12 @@ def sample_labels(labels: NDArray[np.int32], index: Array) -> NDArray[np.int32]:
 
 
 def random_field(stream: np.random.Generator, fwhm_mm: float) -> Array:
-    """Gaussian random field of mean 0 and standard deviation 1 on `grid()`."""
+    """Return a Gaussian random field with mean about 0 and standard deviation 1 on `grid()`.
+
+    Parameters
+    ----------
+    fwhm_mm : full width at half maximum of the kernel that smooths white noise.
+    """
     from scipy import ndimage
 
     noise = stream.standard_normal(grid().shape, dtype=np.float32)
@@ -60,24 +76,33 @@ def random_field(stream: np.random.Generator, fwhm_mm: float) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class Deformation:
-    """Where in the template each point of a subject comes from.
+    """The map from each point of a subject to the corresponding point of the template.
 
     Parameters
     ----------
-    shift : (X, Y, Z, 3) in mm on `grid()`: template point minus subject point.
+    shift : (X, Y, Z, 3) displacements in mm on `grid()`: template point minus subject point.
     """
 
     shift: Array
 
-    def pull(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Template points (n, 3) of subject points (n, 3), in mm."""
+    def to_template(self, points_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the template points (n, 3) of subject points (n, 3), in mm."""
         return points_mm + sample(self.shift, to_index(points_mm, grid()))
 
-    def to_subject(self, directions: Array, points_mm: NDArray[np.float64]) -> Array:
-        """Template directions (n, 3) turned into the subject at `points_mm` (n, 3).
+    def reorient(self, directions: Array, points_mm: NDArray[np.float64]) -> Array:
+        """Turn fibre directions of the template into the subject.
 
-        A fibre's tangent is carried by the inverse Jacobian of the
-        pull-back (Alexander et al., IEEE TMI 2001, preserved principal direction).
+        A fibre's tangent is multiplied by the inverse Jacobian of the map to the template, so
+        that the principal direction is preserved (Alexander et al., IEEE TMI 2001).
+
+        Parameters
+        ----------
+        directions : (n, 3) directions in the template.
+        points_mm : (n, 3) points of the subject, in mm.
+
+        Returns
+        -------
+        (n, 3) unit vectors in the subject.
         """
         flat = np.empty((*grid().shape, 9), dtype=np.float32)
         for i in range(3):
@@ -91,9 +116,13 @@ class Deformation:
 
 
 def exponential(velocity: Array) -> Deformation:
-    """Flow of a stationary velocity field (X, Y, Z, 3) in mm, by scaling and squaring.
+    """Integrate a stationary velocity field by scaling and squaring.
 
-    Invertible by construction (Arsigny et al., MICCAI 2006).
+    The result is invertible by construction (Arsigny et al., MICCAI 2006).
+
+    Parameters
+    ----------
+    velocity : (X, Y, Z, 3) in mm on `grid()`.
     """
     shape = grid().shape
     index = np.indices(shape, dtype=np.float32).reshape(3, -1)

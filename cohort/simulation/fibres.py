@@ -1,4 +1,4 @@
-"""White-matter tracts rendered in template space: fibre direction, coherence, region labels."""
+"""Fibres of the template's white matter: their direction, coherence and region labels."""
 
 from __future__ import annotations
 
@@ -14,34 +14,42 @@ from cohort.simulation.tracts import REGIONS, TRACTS, Region, Tract
 Array = NDArray[np.float32]
 G = TypeVar("G", bound=np.generic)
 
+# Distance between the points that represent a strand.
 _STEP_MM = 1.5
+# Number of nearest points whose tangents are averaged.
 _NEIGHBOURS = 10
 _GYRAL_WEIGHT, _GYRAL_SCALE_MM = 0.12, 6.0
+# Row and column of the six elements of a symmetric 3x3 matrix, in the order used below.
 _ELEMENTS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
 @dataclass(frozen=True, slots=True)
 class Fibres:
-    """White matter of the template.
+    """Fibres of the template's white matter.
 
     Parameters
     ----------
     direction : (X, Y, Z, 3) unit vectors of the main fibre direction, RAS+.
-    coherence : (X, Y, Z) from 0 (fibres cross or fan out) to 1 (all parallel).
-    core : (X, Y, Z) nearness to the centre line of a tract, 0 to 1.
-    drawn : (X, Y, Z) nearness to a tract the tissue map misses (thin or in the brain stem).
-    labels : (X, Y, Z) index into `REGIONS` from 1; 0 elsewhere.
+    coherence : (X, Y, Z) from 0, where fibres cross or fan out, to 1, where all are parallel.
+    core : (X, Y, Z) closeness to the centre line of a tract, 0 to 1.
+    thin_core : (X, Y, Z) the same for thin tracts alone, which the tissue maps miss.
+    labels : (X, Y, Z) number of the region in `REGIONS`, from 1; 0 elsewhere.
     """
 
     direction: Array
     coherence: Array
     core: Array
-    drawn: Array
+    thin_core: Array
     labels: NDArray[np.int32]
 
 
-def draw(tract: Tract) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (n, 3) in mm 1.5 mm apart along every strand of the right half, and tangents."""
+def strand_points(tract: Tract) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return points along every strand of a tract's right half, and the tangents there.
+
+    Returns
+    -------
+    (n, 3) points in mm, 1.5 mm apart along a strand, and (n, 3) unit vectors.
+    """
     from scipy.interpolate import CubicSpline
 
     keys = np.asarray(tract.keys, dtype=np.float64)
@@ -60,11 +68,12 @@ def draw(tract: Tract) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def build_fibres(anatomy: Anatomy) -> Fibres:
-    """Render all tracts on the template's grid.
+    """Build the fibres of all tracts on the template's grid.
 
-    Fibre populations add up as dyads (outer products of the tangent); the main eigenvector is the
-    fibre direction, and the gap to the second eigenvalue is the coherence, so that FA falls where
-    tracts cross. Gyral white matter without a tract runs across the grey-white border.
+    Fibre populations are added as dyadic tensors, the outer products of their tangents. The main
+    eigenvector of the sum is the fibre direction, and the gap between the first and the second
+    eigenvalue is the coherence, so that FA falls where tracts cross. In gyral white matter
+    without a tract, fibres run across the border between grey and white matter.
     """
     from scipy import ndimage
 
@@ -73,7 +82,7 @@ def build_fibres(anatomy: Anatomy) -> Fibres:
     centres = space.centres()[inside]
     dyads = np.zeros((len(centres), 6))
     core = np.zeros(len(centres))
-    drawn = np.zeros(len(centres))
+    thin_core = np.zeros(len(centres))
     best = np.zeros(len(centres))
     labels = np.zeros(len(centres), dtype=np.int32)
     for name, tract in TRACTS.items():
@@ -82,7 +91,7 @@ def build_fibres(anatomy: Anatomy) -> Fibres:
         dyads += (tract.weight * near**1.5)[:, None] * tangent
         core = np.maximum(core, near)
         if tract.thin:
-            drawn = np.maximum(drawn, near)
+            thin_core = np.maximum(thin_core, near)
         for index, region in enumerate(REGIONS.values(), start=1):
             if region.tract == name:
                 score = tract.weight * near * _within(region, centres)
@@ -101,7 +110,7 @@ def build_fibres(anatomy: Anatomy) -> Fibres:
         direction=_fill(direction.astype(np.float32), inside),
         coherence=_fill(coherence.astype(np.float32), inside),
         core=_fill(core.astype(np.float32), inside),
-        drawn=_fill(drawn.astype(np.float32), inside),
+        thin_core=_fill(thin_core.astype(np.float32), inside),
         labels=_fill(labels, inside),
     )
 
@@ -109,10 +118,22 @@ def build_fibres(anatomy: Anatomy) -> Fibres:
 def _nearest(
     tract: Tract, centres: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance in mm of each centre to the tract, in either half, and its dyad there, trace 1."""
+    """Return the distance of voxel centres to a tract, and the dyadic tensor of its fibres there.
+
+    The tract is taken in both halves of the brain.
+
+    Parameters
+    ----------
+    centres : (n, 3) in mm.
+
+    Returns
+    -------
+    (n,) distances in mm, infinite where the tract is far, and the six elements (n, 6) of dyadic
+    tensors with trace 1.
+    """
     from scipy.spatial import cKDTree
 
-    points, tangents = draw(tract)
+    points, tangents = strand_points(tract)
     both = np.concatenate([points, points * [-1, 1, 1]])
     along = np.concatenate([tangents, tangents * [-1, 1, 1]])
     reach = 3.2 * tract.radius
@@ -146,7 +167,7 @@ def _smooth(
 
 
 def _principal(dyads: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Main eigenvector (n, 3) and linearity (n,) of symmetric 3x3 matrices."""
+    """Return the main eigenvector (n, 3) and the linearity (n,) of symmetric 3x3 matrices."""
     matrix = np.empty((len(dyads), 3, 3))
     for k, (i, j) in enumerate(_ELEMENTS):
         matrix[:, i, j] = matrix[:, j, i] = dyads[:, k]

@@ -1,4 +1,7 @@
-"""The template that subjects are made from: anatomy, fibres, tissue FA and MD, and labels."""
+"""The tissue template that simulated people are made from.
+
+It holds tissue fractions, fibre directions, FA and MD of the tissue itself, and labels.
+"""
 
 from __future__ import annotations
 
@@ -17,38 +20,41 @@ from contracts.space import Space, mni_space
 
 Array = NDArray[np.float32]
 
-# Fine enough for 2 mm output; coarser output reads it through a wider point spread.
+# The template is fine enough for output at 2 mm; for coarser output it is smoothed.
 TEMPLATE_MM = 2.0
 _LOW_FA, _HIGH_FA = 0.13, 0.68
 _WHITE_MD = 0.76  # um2/ms
 
-# Relative left-minus-right difference of FA over their mean. The template is symmetric; these are
-# the ones most often reported (Thiebaut de Schotten 2011; Gong 2005; Takao 2011).
+# Left minus right FA over their mean. The anatomical template is symmetric; these are the
+# differences that are reported most often (Thiebaut de Schotten et al. 2011; Gong et al. 2005;
+# Takao et al. 2011).
 ASYMMETRY: dict[str, float] = {
     "superior_longitudinal_fasciculus": 0.06,
     "cingulum_of_cingulate_gyrus": 0.08,
     "uncinate_fasciculus": -0.08,
     "anterior_limb_of_internal_capsule": -0.04,
 }
-# Petalia: the right half lies further forward (LeMay 1976); the left ventricle is larger.
+# Petalia: the right half of the brain lies further forward (LeMay 1976), and the left ventricle
+# is larger.
 _TORQUE_MM = 1.2
 _LEFT_VENTRICLE_MM = 0.3
 _VENTRICLE_REACH_MM = 13.0
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
-    """Arrays (X, Y, Z) on the grid of `space`, but for those on `deformation.grid()`.
+class TissueTemplate:
+    """Arrays (X, Y, Z) on the grid of `space`, except those on `deformation.grid()`.
 
     Parameters
     ----------
     brain, white, grey, fluid, deep, thalamus, ventricle_mm : as in `Anatomy`.
-    sulcal : how close tissue is to outer fluid, 0 to 1.
-    direction, grey_direction : (X, Y, Z, 3) main direction of diffusion in each tissue.
-    fa, md : of white matter itself at the reference age; md in um2/ms.
-    labels : index into `LABELS`, 0 outside.
-    torque, push : (X, Y, Z, 3) velocities in mm on `deformation.grid()`: the brain's torque, and
-        an outward move of the ventricle's wall by 1 mm.
+    sulcal : closeness of tissue to the fluid around the brain, 0 to 1.
+    direction, grey_direction : (X, Y, Z, 3) main direction of diffusion in white and grey matter.
+    fa, md : FA and MD (um2/ms) of white matter itself at the reference age.
+    labels : key of `LABELS`, 0 outside.
+    torque : (X, Y, Z, 3) velocities in mm on `deformation.grid()` that make the brain asymmetric.
+    ventricle_expansion : (X, Y, Z, 3) velocities in mm on `deformation.grid()` that move the
+        ventricles' wall outward by 1 mm.
     """
 
     space: Space
@@ -66,10 +72,10 @@ class Template:
     md: Array
     labels: NDArray[np.int32]
     torque: Array
-    push: Array
+    ventricle_expansion: Array
 
     def save(self, path: Path) -> None:
-        """Write all arrays as one `.npz`."""
+        """Write all arrays to one `.npz` file; a stop in the middle leaves no half file."""
         arrays = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del arrays["space"]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +84,8 @@ class Template:
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> Template:
-        """Inverse of `save`."""
+    def load(cls, path: Path) -> TissueTemplate:
+        """Read what `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
             return cls(space=mni_space(TEMPLATE_MM), **dict(arrays))
 
@@ -89,26 +95,27 @@ LABELS: dict[int, str] = dict(
 )
 
 
-def build_template(zoom_mm: float) -> Template:
-    """The template for output voxels of `zoom_mm`, before calibration."""
+def build_tissue_template(zoom_mm: float) -> TissueTemplate:
+    """Build the template for output voxels of `zoom_mm`, not yet matched to regional norms."""
     from scipy import ndimage
 
     anatomy = build_anatomy(mni_space(TEMPLATE_MM))
     fibres = build_fibres(anatomy)
     white, grey, fluid = _with_thin_tracts(anatomy, fibres)
     labels = _labels(anatomy, fibres, white, grey)
-    push = _push(anatomy)
+    expansion = _ventricle_expansion(anatomy)
     outer = fluid * (anatomy.ventricle_mm > 8)
     sulcal = np.clip(1.6 * ndimage.gaussian_filter(outer, 3 / TEMPLATE_MM), 0, 1)
 
-    # What is left of the point spread of a bigger voxel after linear interpolation.
+    # Linear interpolation from the template already smooths; this adds what the point spread of a
+    # larger output voxel needs beyond that.
     width = max(zoom_mm - TEMPLATE_MM, 0) / 2 / TEMPLATE_MM
 
     def blurred(values: Array) -> Array:
         out: Array = ndimage.gaussian_filter(values, width) if width else values
         return out
 
-    return Template(
+    return TissueTemplate(
         space=anatomy.space,
         brain=anatomy.brain,
         white=blurred(white),
@@ -123,22 +130,25 @@ def build_template(zoom_mm: float) -> Template:
         fa=_tissue_fa(anatomy, fibres),
         md=np.full(anatomy.space.shape, _WHITE_MD, dtype=np.float32),
         labels=labels,
-        torque=_torque(push),
-        push=push,
+        torque=_torque(expansion),
+        ventricle_expansion=expansion,
     )
 
 
 def _with_thin_tracts(anatomy: Anatomy, fibres: Fibres) -> tuple[Array, Array, Array]:
-    """Tissue fractions with the drawn tracts' white matter taken from the grey, not the fluid."""
+    """Return the fractions of white matter, grey matter and fluid with the thin tracts added.
+
+    Their white matter replaces grey matter; the fluid stays as it is.
+    """
     room = 1 - np.clip(1.5 * anatomy.fluid, 0, 1)
-    target = np.clip(1.1 * fibres.drawn, 0, 0.85) * room * (1 - 0.85 * anatomy.deep)
+    target = np.clip(1.1 * fibres.thin_core, 0, 0.85) * room * (1 - 0.85 * anatomy.deep)
     white = np.clip(np.maximum(anatomy.white, target), 0, 1 - anatomy.fluid) * anatomy.brain
     grey = np.clip(1 - anatomy.fluid - white, 0, 1) * anatomy.brain
     return white.astype(np.float32), grey.astype(np.float32), anatomy.fluid
 
 
 def _tissue_fa(anatomy: Anatomy, fibres: Fibres) -> Array:
-    """White-matter FA from fibre coherence and nearness to the core of a tract or gyral stalk."""
+    """Return the FA of white matter, higher where fibres are coherent and near a tract's core."""
     core = np.maximum(np.clip(1.3 * fibres.core, 0, 1), 0.5 * anatomy.white**2)
     coherent = fibres.coherence**1.1 * (0.15 + 0.85 * core)
     fa: Array = (_LOW_FA + (_HIGH_FA - _LOW_FA) * coherent).astype(np.float32)
@@ -146,7 +156,11 @@ def _tissue_fa(anatomy: Anatomy, fibres: Fibres) -> Array:
 
 
 def _grey_direction(anatomy: Anatomy) -> Array:
-    """Across the cortex; in the thalamus outward from its medial wall, as its radiations run."""
+    """Return the main direction of diffusion in grey matter.
+
+    In cortex it runs across the cortical layers; in the thalamus it runs outward from the medial
+    wall, as the thalamic radiations do.
+    """
     from scipy import ndimage
 
     slope = np.stack(np.gradient(ndimage.gaussian_filter(anatomy.white, 2)), axis=-1)
@@ -177,15 +191,17 @@ def _labels(anatomy: Anatomy, fibres: Fibres, white: Array, grey: Array) -> NDAr
     return labels.astype(np.int32)
 
 
-def _torque(push: Array) -> Array:
+def _torque(expansion: Array) -> Array:
+    """Return velocities that move the right half forward and widen the left ventricle."""
     x = deformation.grid().centres()[..., :1]
     forward = np.array([0.0, -_TORQUE_MM, 0.0]) * np.tanh(x / 20)
-    ventricle = 0.5 * _LEFT_VENTRICLE_MM * np.tanh(x / 8) * push
+    ventricle = 0.5 * _LEFT_VENTRICLE_MM * np.tanh(x / 8) * expansion
     velocity: Array = (forward + ventricle).astype(np.float32)
     return velocity
 
 
-def _push(anatomy: Anatomy) -> Array:
+def _ventricle_expansion(anatomy: Anatomy) -> Array:
+    """Return velocities (X, Y, Z, 3) that move the ventricles' wall outward by 1 mm."""
     from scipy import ndimage
 
     distance = anatomy.ventricle_mm

@@ -1,8 +1,9 @@
-"""The tracts of the simulated white matter: centre lines and regions, as tables.
+"""Tables of the tracts of the simulated white matter and of the regions on them.
 
-The centre lines follow the field's textbook anatomy (Wakana 2007; Catani & Thiebaut de Schotten
-2008) in MNI mm for the right half (x > 0); the left half mirrors it. A tract is a sheet of strands:
-its key strands are interpolated, so that a fan such as the corpus callosum is smooth.
+The centre lines follow textbook anatomy (Wakana et al., NeuroImage 2007; Catani & Thiebaut de
+Schotten, Cortex 2008). They are given in MNI mm for the right half of the brain (x > 0); the left
+half mirrors them. A tract is a sheet of strands, interpolated between a few key strands, so that
+a fan such as the corpus callosum is smooth.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ Strand = tuple[Point, ...]
 
 @dataclass(frozen=True, slots=True)
 class Tract:
-    """A bundle of fibres in the right half.
+    """A bundle of fibres in the right half of the brain.
 
     Parameters
     ----------
-    radius : standard deviation of its cross-section in mm.
-    weight : how strongly its fibres stand against those of crossing tracts.
-    keys : key strands, each of the same number of points.
-    strands : how many strands are drawn from the key strands.
-    thin : the tissue map misses it: it is narrow, or in tissue that is grey on T1.
+    radius : standard deviation of the cross-section in mm.
+    weight : weight of the fibres relative to those of crossing tracts.
+    keys : key strands, each with the same number of points.
+    strands : number of strands that are interpolated from the key strands.
+    thin : whether the tissue maps miss the tract, because it is narrow or because its tissue
+        looks like grey matter on T1w images.
     """
 
     radius: float
@@ -35,12 +37,13 @@ class Tract:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """The part of a tract between two corners (mm, |x|), as a label.
+    """A labelled section of a tract: what lies in a box around it.
 
     Parameters
     ----------
-    low, high : corners.
-    reach : the tract's cross-section belongs to the region within this many radii.
+    tract : name of the tract in `TRACTS`.
+    low, high : corners of the box in mm; x is the distance from the midline.
+    reach : the section includes points within this many radii of the tract's centre line.
     """
 
     tract: str
@@ -243,7 +246,7 @@ TRACTS: dict[str, Tract] = {
     ),
 }  # fmt: skip
 
-# Named as in the JHU-ICBM atlas, so that the published norms of its regions apply.
+# The names are those of the JHU-ICBM atlas, so that the published means of its regions apply.
 REGIONS: dict[str, Region] = {
     "genu_of_corpus_callosum": Region("corpus_callosum", (0, 16, -8), (16, 38, 26)),
     "body_of_corpus_callosum": Region("corpus_callosum", (0, -27, 8), (19, 16, 34)),

@@ -23,6 +23,8 @@ _CHECK_WITHIN_S = 20.0
 _TOLD = 160  # characters of Ray's reason
 # Trials get paths, not arrays: the store stays small, so that a container's /dev/shm is enough.
 _OBJECT_STORE_BYTES = 128 * 1024**2
+# Set by `contracts`, for this process and for what it starts; torch reads it when it is loaded.
+_PASSED_ON = ("OMP_WAIT_POLICY",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,13 @@ def cluster(
                 object_store_memory=_OBJECT_STORE_BYTES,
             )
         else:
-            ray.init(address=address, log_to_driver=log, logging_level=logging.ERROR)
+            ray.init(
+                address=address,
+                log_to_driver=log,
+                logging_level=logging.ERROR,
+                # Its workers do not inherit this process's environment, as local ones do.
+                runtime_env={"env_vars": {name: os.environ[name] for name in _PASSED_ON}},
+            )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise UserError(_refusal(address, str(error))) from error
     try:

@@ -1,5 +1,5 @@
-"""MLflow: runs, saved views, and the registry of generators."""
+"""MLflow: runs, their lineage, and saved views."""
 
-from services.tracking.run import Run, resume, start
+from services.tracking.run import Run, resume_run, start_run
 
-__all__ = ["Run", "resume", "start"]
+__all__ = ["Run", "resume_run", "start_run"]

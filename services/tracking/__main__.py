@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import click
 
 from contracts.console import command, say
-from contracts.errors import UserError
 
 
 @click.group()
@@ -15,31 +12,29 @@ def main() -> None:
     """The tracking store of the project."""
 
 
-@command()
+@command(context_settings={"ignore_unknown_options": True})
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5000, show_default=True, help="Port to listen on.")
-def ui(host: str, port: int) -> None:
-    """Open MLflow's page and print the links to its saved views. Ctrl-C ends it."""
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[MLFLOW_OPTIONS]...")
+def ui(host: str, port: int, options: tuple[str, ...]) -> None:
+    """Print the links to the saved views and start MLflow's page. Ctrl-C ends it.
+
+    Other options are passed on to `mlflow server`, e.g. `--allowed-hosts lab:5000`.
+    """
     from services.tracking import page, store
 
     uri = store.tracking_uri()
-    if store.local_folder(uri) is None:
-        _print(uri, page.saved_views(uri))
-        return
-    say(f"starting MLflow on {uri}")
-    with page.serve(host, port) as (base, server):
-        _print(base, page.saved_views(base))
-        say("Ctrl-C ends it")
-        with contextlib.suppress(KeyboardInterrupt):
-            raise UserError(f"MLflow's server ended by itself, with code {server.wait()}")
-
-
-def _print(base: str, lines: list[str]) -> None:
+    local = store.local_folder(uri) is not None
+    base = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}" if local else uri
+    lines = page.saved_views(base)
     click.echo(f"runs and models: {base}/#/experiments?workflowType=machine_learning")
     if not lines:
         say("no run yet: `dvc repro` makes the first")
     for line in lines:
         click.echo(line)
+    if local:
+        say("MLflow starts and answers in some seconds; Ctrl-C ends it")
+        page.serve(host, port, options)
 
 
 main.add_command(ui)

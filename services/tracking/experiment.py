@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-DEFAULT = "synthetic-dti-maps"
 _NOTE = "mlflow.note.content"
 _TEXT = """# Generators of synthetic FA and MD maps
 Runs of one stage have the same tag `stage`: train (a base), adapt (a base adapted to a group),

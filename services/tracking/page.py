@@ -3,63 +3,48 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import NoReturn
 
 from contracts.errors import UserError
 from services.tracking import store, views
 
-_START_WITHIN_S = 180.0
-_STOP_WITHIN_S = 10.0
 
+def serve(host: str, port: int, options: Sequence[str] = ()) -> NoReturn:
+    """Become MLflow's own server on the local store; Ctrl-C or SIGTERM end it.
 
-@contextmanager
-def serve(host: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run MLflow's server on a local store; yields its address and process once it answers.
+    Parameters
+    ----------
+    options : more options of `mlflow server`, e.g. ``--allowed-hosts``.
 
     Raises
     ------
-    UserError : if the port is taken, or the server does not come up.
+    UserError : if the port is taken.
     """
     uri = store.tracking_uri()
     folder = store.local_folder(uri)
-    if folder is None:
-        raise UserError(f"the runs are kept by {uri}: open that address instead")
-    _claim(host, port)
-    store.client(uri)  # the server must not be the one to create the database
-    base = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-    words = ["server", "--backend-store-uri", uri, "--artifacts-destination"]
-    words += [(folder / "artifacts").resolve().as_uri(), "--workers", "1"]
-    words += ["--host", host, "--port", str(port)]
+    assert folder is not None, "a server keeps the runs; open its address instead"
+    _require_free(host, port)
+    words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    words += ["--artifacts-destination", (folder / "artifacts").resolve().as_uri()]
+    words += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
+    words += ["--host", host, "--port", str(port), *options]
     # MLflow's job runner costs eight processes and 2 GB for functions that we do not use.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *words],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    previous = signal.signal(signal.SIGTERM, _stop)
-    try:
-        _await(base, server)
-        yield base, server
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        _end(server)
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of MLflow's packages about one another
+    sys.stdout.flush()
+    os.execv(sys.executable, words)
 
 
 def saved_views(base: str) -> list[str]:
-    """The links to the saved views of every experiment, a heading line before each."""
+    """The links to the saved views of every experiment, a heading line before each.
+
+    Parameters
+    ----------
+    base : address of the server that shows them, e.g. ``http://127.0.0.1:5000``.
+    """
     lines: list[str] = []
     for experiment in store.client().search_experiments():
         if views.present(experiment.tags):
@@ -73,7 +58,8 @@ def hints() -> list[str]:
     return saved_views(uri) if store.local_folder(uri) is None else ["to see the runs: make ui"]
 
 
-def _claim(host: str, port: int) -> None:
+def _require_free(host: str, port: int) -> None:
+    # MLflow's launcher loads for seconds before it finds the port taken, and then ends with code 0.
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -83,35 +69,3 @@ def _claim(host: str, port: int) -> None:
                 f"port {port} on {host} cannot be used ({error.strerror}); choose another with "
                 "--port"
             ) from error
-
-
-def _await(base: str, server: subprocess.Popen[bytes]) -> None:
-    limit = time.monotonic() + _START_WITHIN_S
-    while time.monotonic() < limit:
-        if server.poll() is not None:
-            raise UserError(
-                f"MLflow's server ended with code {server.returncode}; see why with `mlflow server "
-                f"--backend-store-uri {store.tracking_uri()}`"
-            )
-        try:
-            urllib.request.urlopen(f"{base}/health", timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    raise UserError(f"MLflow's server did not answer at {base} within {_START_WITHIN_S:.0f} s")
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, sign)
-        except ProcessLookupError:
-            return
-        try:
-            server.wait(_STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

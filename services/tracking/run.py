@@ -7,22 +7,23 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Self
 
 from contracts.console import say
 from contracts.errors import UserError
+from contracts.tracking import Status, Value
 from services.tracking import store
 from services.tracking.experiment import experiment_id
+from services.tracking.hashes import UNKNOWN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from numpy.typing import NDArray
 
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-Value = str | int | float | bool | None
-
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+# The tag that MLflow shows as the version of the code.
+_COMMIT = "mlflow.source.git.commit"
 _KEY = "dti.key"
 _BATCH = 100  # the most params or tags MLflow takes in one request
 _RETRY_AFTER_S = 60.0
@@ -111,7 +112,7 @@ class Run:
         if not self._flush():
             say(f"tracking: {len(self._waiting)} entries of run {self.id} are not in {self.uri}")
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -150,7 +151,7 @@ class Run:
         return True
 
 
-def start(
+def start_run(
     experiment: str,
     name: str,
     params: Mapping[str, Value],
@@ -165,7 +166,7 @@ def start(
     ----------
     name : the idea of the run, e.g. ``lora-r8``; runs are told apart by it.
     params : flat; names with dots or slashes.
-    tags : `stage` (train, adapt, sweep, trial), `dim` and the like, and the `lineage()`.
+    tags : `stage` (train, adapt, sweep, trial, registered), `dim` and the like, and the lineage.
     parent : id of the run that this one is nested under.
     key : a name of this piece of work. If the experiment has a run of this key that did not
         finish, that one is continued: a worker that is started again makes no second run.
@@ -185,12 +186,14 @@ def start(
     except MlflowException as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"no run could be opened in {uri}: {reason}") from error
-    run.tags(tags if key is None else {**tags, _KEY: key})
+    commit = tags.get("git.commit", UNKNOWN)
+    own = {} if commit == UNKNOWN else {_COMMIT: commit}
+    run.tags({**tags, **own} if key is None else {**tags, **own, _KEY: key})
     run.params(params)
     return run
 
 
-def resume(run_id: str, uri: str | None = None) -> Run:
+def resume_run(run_id: str, uri: str | None = None) -> Run:
     """A handle on a run that exists; its status and end time stay as they are.
 
     Raises

@@ -46,7 +46,7 @@ def local_folder(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent
 
 
-def quiet() -> None:
+def set_defaults() -> None:
     """Set MLflow's switches that must be in the environment before it is imported."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -70,10 +70,10 @@ def client(uri: str | None = None) -> MlflowClient:
 
 @cache
 def _client(uri: str) -> MlflowClient:
-    quiet()
+    set_defaults()
     folder = local_folder(uri)
     if uri.startswith(("http://", "https://")):
-        _knock(uri)
+        _require_answer(uri)
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -95,7 +95,7 @@ def _client(uri: str) -> MlflowClient:
         ) from error
 
 
-def _knock(uri: str) -> None:
+def _require_answer(uri: str) -> None:
     try:
         urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_ANSWER_WITHIN_S).close()
     except urllib.error.HTTPError as error:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from evaluation.finding import QUESTIONS
+from evaluation.results import QUESTIONS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REPORTS = ROOT / "data" / "reports"
@@ -63,7 +63,8 @@ def test_a_generator_beats_the_gaussian_baseline(name: str, score: str) -> None:
 def test_both_champions_are_registered() -> None:
     registry = json.loads((REPORTS / "registry.json").read_text())
     for dim in ("2d", "3d"):
-        assert registry[dim]["uri"] == f"models:/dti-{dim}@champion"
+        assert registry[dim]["model"] == f"dti-{dim}"
+        assert registry[dim]["digest"] == registry[dim]["digests"][registry[dim]["champion"]]
 
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])

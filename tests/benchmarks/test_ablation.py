@@ -10,16 +10,16 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import ablation
+from benchmarks.contestants import prepared
 from benchmarks.pictures import nearest
 from benchmarks.recipes.budget import Budget
+from cohort.subjects import Subjects
 from contracts.condition import Condition
 from contracts.params import load
 from models.generator import Generator
 from tests.benchmarks.test_generators import PARAMS, _subjects
-from training.dataset import Subjects
-from training.framing import Framed
+from training.relative import RelativeSubjects
 from training.settings import TrainSettings
-from training.train import framed, untrained
 
 PEOPLE = [Condition(25, "F"), Condition(80, "M")]
 
@@ -37,26 +37,31 @@ def subjects() -> Subjects:
 
 
 @pytest.fixture(scope="module")
-def seen(subjects: Subjects, params: Path, tmp_path_factory: pytest.TempPathFactory) -> Framed:
+def ready(
+    subjects: Subjects, params: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Generator, RelativeSubjects]:
     settings = load(TrainSettings, "train.3d", params)
-    return framed(settings, subjects, subjects.encoded(), tmp_path_factory.mktemp("frame"))
+    return prepared("3d", settings, subjects, tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="module")
-def whole(
-    params: Path, subjects: Subjects, seen: Framed, tmp_path_factory: pytest.TempPathFactory
-) -> Generator:
-    settings = load(TrainSettings, "train.3d", params)
-    work = tmp_path_factory.mktemp("latents")
-    return untrained("3d", settings, subjects, seen, work)
+def whole(ready: tuple[Generator, RelativeSubjects]) -> Generator:
+    return ready[0]
 
 
-def test_modes_directions_and_spectrum(whole: Generator, subjects: Subjects, seen: Framed) -> None:
+@pytest.fixture(scope="module")
+def seen(ready: tuple[Generator, RelativeSubjects]) -> RelativeSubjects:
+    return ready[1]
+
+
+def test_modes_directions_and_spectrum(
+    whole: Generator, subjects: Subjects, seen: RelativeSubjects
+) -> None:
     people = subjects.conditions
-    before = whole.prior.start.covariance
-    common = ablation._without_directions(whole, seen, people).prior.start.covariance
-    bare = ablation._without_modes(whole, seen, people).prior.start.covariance
-    white = ablation._without_spectrum(whole, seen, people).prior.start.covariance
+    before = whole.prior.covariance
+    common = ablation._without_directions(whole, seen, people).prior.covariance
+    bare = ablation._without_modes(whole, seen, people).prior.covariance
+    white = ablation._without_spectrum(whole, seen, people).prior.covariance
     assert len(bare.modes) == 0 < len(before.modes)
     assert len(common.modes) <= 4
     assert np.ptp(white.power, axis=(1, 2, 3)).max() == 0 < np.ptp(before.power)
@@ -65,24 +70,24 @@ def test_modes_directions_and_spectrum(whole: Generator, subjects: Subjects, see
 
 
 def test_quantiles_template_and_regression(
-    whole: Generator, subjects: Subjects, seen: Framed
+    whole: Generator, subjects: Subjects, seen: RelativeSubjects
 ) -> None:
     people = subjects.conditions
-    straight = ablation._without_quantiles(whole, seen, people).prior.start
-    straight = replace(straight, frame=None, gain=np.ones(straight.channels, dtype=np.float32))
+    straight = ablation._without_quantiles(whole, seen, people).prior
+    straight = replace(straight, transform=None, gain=np.ones(straight.channels, dtype=np.float32))
     unit = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape))
-    r = unit.astype(np.float32) * straight.sd
+    r = unit.astype(np.float32)
     mean, one = straight.mean(PEOPLE[:1]), PEOPLE[:1]
     linear = straight.volume(2 * r, one) - mean
     np.testing.assert_allclose(linear, 2 * (straight.volume(r, one) - mean), atol=1e-4)
-    loose = ablation._without_template(whole, seen, people).prior.start
-    assert loose.frame is None
-    assert loose.channels == whole.prior.start.channels - 3
-    alone = ablation._without_regression(whole, seen, people).prior.start
-    young, old = alone.mean(PEOPLE)
+    loose = ablation._without_template(whole, seen, people).prior
+    assert loose.transform is None
+    assert loose.channels == whole.prior.channels - 3
+    equal = ablation._without_regression(whole, seen, people).prior
+    young, old = equal.mean(PEOPLE)
     np.testing.assert_array_equal(young, old)
-    np.testing.assert_allclose(young, seen.standard.mean(axis=0) * alone.mask, atol=1e-4)
-    assert np.ptp(whole.prior.start.mean(PEOPLE), axis=0).max() > 0.01
+    np.testing.assert_allclose(young, seen.relative.mean(axis=0) * equal.mask, atol=1e-4)
+    assert np.ptp(whole.prior.mean(PEOPLE), axis=0).max() > 0.01
 
 
 def test_no_seconds_no_training(params: Path, subjects: Subjects, tmp_path: Path) -> None:

@@ -11,24 +11,24 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import contest, generators
+from benchmarks import contest, generators, result
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.costs import interleaved, ratio
 from benchmarks.recipes.budget import Budget
 from benchmarks.result import interval, of_rounds
 from benchmarks.scores import Judge, ratios
-from benchmarks.table_definitions import CONTEST, RATIOS, markdown
+from benchmarks.table_definitions import CONTEST, RATIOS, TABLES, markdown
+from cohort.subjects import Subjects
 from contracts.condition import Condition
 from contracts.maps import FA, MD
 from tests.evaluation.people import LABELS, REGIONS, SPACE, people
-from training.dataset import Subjects
 
 MAPS = (FA, MD)
 PARAMS = """
 train:
   3d:
     network: {channels: [16, 16], res_blocks: 1, attention: false, patch: 4}
-    path: {logit_mean: 0.0}
+    path: {path: flow}
     loop: {steps: 1, batch: 2, learning_rate: 0.001}
 """
 
@@ -162,6 +162,30 @@ def test_rounds_are_interleaved_and_their_ratios_known() -> None:
     assert order == ["a", "b"] * 4
     assert ratio(found["a"], found["b"]) == interval(2.0, 2.0, 2.0)
     assert of_rounds([1.0, 3.0, 2.5]) == interval(2.5, 1.0, 3.0)
+
+
+def test_a_comparison_is_written_with_its_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    parts = {"train": _subjects(24, 1), "val": _subjects(8, 4), "test": _subjects(16, 2)}
+    monkeypatch.setattr(contest.Source, "load", lambda self, part: parts[part])
+    monkeypatch.setattr(contest.Source, "atlas", lambda self: (LABELS, REGIONS))
+    monkeypatch.setattr(result, "RESULTS", tmp_path / "results")
+    arguments = ["gaussian", "--samples", "8", "--repeats", "2", "--name", "generators-patches"]
+    work = ["--work", str(tmp_path / "work")]
+    done = CliRunner().invoke(generators.main, arguments + work, catch_exceptions=False)
+    assert done.exit_code == 0
+    found = result.read("generators-patches")
+    assert found is not None
+    assert found.seeds == [0, 1]
+    assert found.n == {
+        "volumes each": 8, "training subjects": 24, "test subjects": 16, "validation subjects": 8,
+    }  # fmt: skip
+    assert [row["name"] for row in found.rows] == ["real (val)", "gaussian", "gaussian"]
+    shown = TABLES["generators-patches"].body(found)
+    assert shown.count("\n") == 4
+    assert shown.splitlines()[2].startswith("| real (val) |")
+    assert "evaluations" in shown
 
 
 def test_an_unknown_contestant_is_told() -> None:

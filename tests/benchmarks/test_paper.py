@@ -42,5 +42,5 @@ def test_network_and_disk_are_those_of_a_generator(tmp_path: Path) -> None:
     _, parameters = operations(Case("tiny", shape, network, 1))
     assert parameters == sum(p.numel() for p in generator.denoiser.network.parameters())
     written = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))
-    headers = 3 * 128
+    headers = 5 * 128
     assert written == headers + DISK_BYTES * subjects * 16**3

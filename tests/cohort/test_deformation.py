@@ -28,8 +28,8 @@ def inner() -> np.ndarray:
 
 
 def test_flow_backward_undoes_flow_forward(velocity: np.ndarray, inner: np.ndarray) -> None:
-    there = exponential(velocity).pull(inner)
-    back = exponential(-velocity).pull(there)
+    there = exponential(velocity).to_template(inner)
+    back = exponential(-velocity).to_template(there)
     assert np.abs(there - inner).max() > 3
     assert np.abs(back - inner).max() < 0.5
 
@@ -53,12 +53,12 @@ def test_directions_turn_with_the_subject() -> None:
     rotation = Deformation((centres @ turn.T - centres).astype(np.float32))
     points = np.array([[3.0, -10.0, 7.0], [20.0, 5.0, -8.0]])
     along = np.array([[1.0, 0, 0], [0, 1.0, 0]], dtype=np.float32)
-    np.testing.assert_allclose(rotation.to_subject(along, points), along @ turn, atol=1e-4)
+    np.testing.assert_allclose(rotation.reorient(along, points), along @ turn, atol=1e-4)
 
 
 def test_no_shift_is_the_identity(inner: np.ndarray) -> None:
     still = exponential(np.zeros((*grid().shape, 3), np.float32))
-    np.testing.assert_array_equal(still.pull(inner), inner)
+    np.testing.assert_array_equal(still.to_template(inner), inner)
 
 
 def test_sampling_at_voxel_centres_gives_the_voxels() -> None:

@@ -17,7 +17,7 @@ from cohort.derivatives import Derivatives, write_description, write_participant
 from cohort.derivatives import Participant as P
 from cohort.derive import Derive, derive
 from cohort.registration import Target
-from contracts import volume
+from contracts import closure, volume
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, FA, MD
 from contracts.space import Space, mni_space
@@ -151,9 +151,9 @@ def test_finished_scans_are_taken_over_and_changed_ones_are_not(
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").rglob("*.nii.gz")}
     real, again = stage._derive, []
 
-    def counted(job: stage.Job) -> object:
-        again.append(job.scan.id)
-        return real(job)
+    def counted(task: stage.ScanTask) -> object:
+        again.append(task.scan.id)
+        return real(task)
 
     monkeypatch.setattr(stage, "_derive", counted)
     _derive(settings, tmp_path)
@@ -165,6 +165,41 @@ def test_finished_scans_are_taken_over_and_changed_ones_are_not(
     _derive(Derive(settings.source, 4, 2500), tmp_path)
     assert again == ["sub-2", "sub-1", "sub-2"]
     assert len(list((tmp_path / "work").glob("derive-*"))) == 1
+
+
+def test_scans_of_other_code_are_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _cohort(tmp_path / "bids", "sub-1")
+    before = stage.recipe_hash(settings)
+    monkeypatch.setattr("contracts.closure.digest", lambda *modules: f"other {modules}")
+    assert stage.recipe_hash(settings) != before
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["cohort.tensor", "cohort.scan_maps", "cohort.dicom", "contracts.maps", "contracts.bids"],
+)
+def test_the_key_of_finished_scans_covers_what_derives_them(module: str) -> None:
+    covered = closure.files("cohort.derive")
+    assert closure.module_files()[module] in covered
+
+
+def test_a_stop_while_the_output_is_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _cohort(tmp_path / "bids", "sub-1")
+    _derive(settings, tmp_path)
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
+    _add_scan(tmp_path / "bids", "sub-1", seed=7)
+
+    def stops(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "write_quality", stops)
+    with pytest.raises(KeyboardInterrupt):
+        _derive(settings, tmp_path)
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")} == before
 
 
 def test_sessions_are_scans_of_their_own(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from cohort import dicom
-from cohort.importer import find
+from cohort.importer import find_scans
+from contracts import bids
 from contracts.errors import UserError
 
 MOSAICS = Path(nib.__file__).parent / "nicom" / "tests" / "data"
@@ -94,7 +95,7 @@ def test_broken_inputs_are_reported_and_stop_nobody(
     assert status["sub-broken"] == "failed"
     assert status["sub-empty"] == "skipped"
     assert status["sub-short"] != "converted"
-    report = (out / dicom.REPORT).read_text()
+    report = (out / bids.CONVERSION).read_text()
     assert "archive cannot be read" in report
     assert all(row.detail for row in rows if row.status != "converted")
 
@@ -109,7 +110,7 @@ def test_nothing_personal_is_kept(converted: tuple[Path, tuple[dicom.Series, ...
 
 def test_importer_reads_the_tree(converted: tuple[Path, tuple[dicom.Series, ...]]) -> None:
     out, _ = converted
-    ids = [scan.id for scan in find(out).scans]
+    ids = [scan.id for scan in find_scans(out).scans]
     assert ids == ["sub-CC110033", "sub-tar", "sub-two_ses-a", "sub-two_ses-b", "sub-zip"]
 
 
@@ -120,8 +121,16 @@ def test_converted_inputs_are_taken_over_and_removed_ones_disappear(
     for name in ("a", "b"):
         shutil.copytree(series, source / name)
     first = dicom.convert(source, out)
-    monkeypatch.setattr(dicom, "_dcm2niix", None)  # any call would fail
+    true = dicom._dcm2niix
+    monkeypatch.setattr(dicom, "_dcm2niix", None)  # Any call fails.
     assert dicom.convert(source, out) == first
+    # What other code converted is converted again.
+    with monkeypatch.context() as patch:
+        patch.setattr("contracts.closure.digest", lambda *modules: "other")
+        assert set(_statuses(dicom.convert(source, out)).values()) == {"failed"}
+    monkeypatch.setattr(dicom, "_dcm2niix", true)
+    assert dicom.convert(source, out) == first
+    monkeypatch.setattr(dicom, "_dcm2niix", None)
     shutil.rmtree(source / "a")
     assert _statuses(dicom.convert(source, out)) == {"sub-b": "converted"}
     assert not (out / "sub-a").exists()

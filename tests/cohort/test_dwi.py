@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cohort import dwi
+from contracts import bids
 from contracts.errors import UserError
 from tests.cohort import phantom
 
@@ -31,7 +32,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
 def test_bvec_may_be_rows_or_columns(tmp_path: Path) -> None:
     path = _write(tmp_path, (1000, 12))
     as_rows = dwi.read(path).bvecs
-    columns = dwi.sibling(path, ".bvec")
+    columns = bids.sibling(path, ".bvec")
     np.savetxt(columns, np.loadtxt(columns).T)
     np.testing.assert_allclose(dwi.read(path).bvecs, as_rows, atol=1e-7)
 
@@ -39,11 +40,11 @@ def test_bvec_may_be_rows_or_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda p: dwi.sibling(p, ".bval").unlink(), r"no sub-01_dwi\.bval beside the series"),
-        (lambda p: dwi.sibling(p, ".bvec").unlink(), r"no sub-01_dwi\.bvec beside the series"),
-        (lambda p: dwi.sibling(p, ".bval").write_text(""), "is empty"),
-        (lambda p: dwi.sibling(p, ".bval").write_text("0 b1000"), "something else than numbers"),
-        (lambda p: dwi.sibling(p, ".bval").write_text("0 1000"), "expected 3 x 2 numbers"),
+        (lambda p: bids.sibling(p, ".bval").unlink(), r"no sub-01_dwi\.bval beside the series"),
+        (lambda p: bids.sibling(p, ".bvec").unlink(), r"no sub-01_dwi\.bvec beside the series"),
+        (lambda p: bids.sibling(p, ".bval").write_text(""), "is empty"),
+        (lambda p: bids.sibling(p, ".bval").write_text("0 b1000"), "something else than numbers"),
+        (lambda p: bids.sibling(p, ".bval").write_text("0 1000"), "expected 3 x 2 numbers"),
         (lambda p: p.write_bytes(p.read_bytes()[:200]), "cut short"),
         (lambda p: p.write_bytes(b"no image"), "cannot be read as NIfTI"),
     ],
@@ -58,9 +59,9 @@ def test_a_bad_series_is_told_in_one_line(tmp_path: Path, harm: object, message:
 
 def test_volumes_without_direction_are_dropped(tmp_path: Path) -> None:
     path = _write(tmp_path, (1000, 12))
-    bvecs = np.loadtxt(dwi.sibling(path, ".bvec"))
+    bvecs = np.loadtxt(bids.sibling(path, ".bvec"))
     bvecs[:, 5] = 0  # a trace image
-    np.savetxt(dwi.sibling(path, ".bvec"), bvecs)
+    np.savetxt(bids.sibling(path, ".bvec"), bvecs)
     series = dwi.read(path)
     assert series.dropped == 1
     assert series.signal.shape[-1] == len(series.bvals) == 12
@@ -86,20 +87,20 @@ def test_b0_written_as_a_small_number_counts_as_b0(tmp_path: Path) -> None:
     path = _write(tmp_path, (1000, 12))
     bvals = dwi.read_bvals(path)
     bvals[0] = 1.25
-    np.savetxt(dwi.sibling(path, ".bval"), bvals[None])
+    np.savetxt(bids.sibling(path, ".bval"), bvals[None])
     assert dwi.fit_limit(dwi.read(path), 1300) == 1300
 
 
 def test_repeats_of_three_directions_determine_no_tensor(tmp_path: Path) -> None:
     path = _write(tmp_path, (1000, 12))
     three = np.concatenate([np.zeros((1, 3)), np.tile(np.eye(3), (4, 1))])
-    np.savetxt(dwi.sibling(path, ".bvec"), three.T)
+    np.savetxt(bids.sibling(path, ".bvec"), three.T)
     with pytest.raises(UserError, match="6 different ones"):
         dwi.fit_limit(dwi.read(path), 1300)
 
 
 def test_no_unweighted_volume_is_told(tmp_path: Path) -> None:
     path = _write(tmp_path, (1000, 12))
-    np.savetxt(dwi.sibling(path, ".bval"), np.full((1, 13), 1000.0))
+    np.savetxt(bids.sibling(path, ".bval"), np.full((1, 13), 1000.0))
     with pytest.raises(UserError, match="no unweighted volume"):
         dwi.read(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohort.importer import DwiScan, MapScan, find, scan_id
+from cohort.importer import DwiScan, MapScan, find_scans, scan_id
 from contracts.errors import UserError
 
 
@@ -56,7 +56,7 @@ def _dwi(root: Path, name: str, directions: int = 6) -> None:
 )
 def test_ready_maps(tmp_path: Path, fa: str, md: str, expected: str) -> None:
     _touch(tmp_path, fa, md)
-    (scan,) = find(tmp_path).scans
+    (scan,) = find_scans(tmp_path).scans
     assert isinstance(scan, MapScan)
     assert (scan.id, scan.fa, scan.md) == (expected, tmp_path / fa, tmp_path / md)
 
@@ -73,7 +73,7 @@ def test_ready_maps(tmp_path: Path, fa: str, md: str, expected: str) -> None:
 )
 def test_series(tmp_path: Path, name: str, expected: str) -> None:
     _dwi(tmp_path, name)
-    (scan,) = find(tmp_path).scans
+    (scan,) = find_scans(tmp_path).scans
     assert isinstance(scan, DwiScan)
     assert (scan.id, scan.series) == (expected, tmp_path / name)
 
@@ -93,37 +93,37 @@ def test_series(tmp_path: Path, name: str, expected: str) -> None:
 def test_ad_beside_ready_maps(tmp_path: Path, folder: str, names: list[str]) -> None:
     paths = [tmp_path / folder / name for name in names]
     _touch(tmp_path, *(str(p.relative_to(tmp_path)) for p in paths))
-    (scan,) = find(tmp_path).scans
+    (scan,) = find_scans(tmp_path).scans
     assert isinstance(scan, MapScan)
     assert [scan.fa, scan.md, scan.ad] == paths
     paths[2].unlink()
-    (scan,) = find(tmp_path).scans
+    (scan,) = find_scans(tmp_path).scans
     assert isinstance(scan, MapScan)
     assert scan.ad is None
 
 
 def test_ad_alone_is_no_scan(tmp_path: Path) -> None:
     _touch(tmp_path, "sub-1_AD.nii.gz", "sub-1_L1.nii.gz")
-    found = find(tmp_path)
+    found = find_scans(tmp_path)
     assert (found.scans, found.notes) == ((), ())
 
 
 def test_colour_maps_and_other_suffixes_are_no_maps(tmp_path: Path) -> None:
     _touch(tmp_path, "sub-1_colFA.nii.gz", "sub-1_colMD.nii.gz", "sub-1_T1w.nii.gz", "sub-1_FA.txt")
-    assert find(tmp_path).scans == ()
+    assert find_scans(tmp_path).scans == ()
 
 
 def test_sessions_keep_their_name_where_a_subject_has_several(tmp_path: Path) -> None:
     for scan in ("sub-01_ses-a", "sub-01_ses-b", "sub-02_ses-a"):
         subject, session = scan.split("_")
         _dwi(tmp_path, f"{subject}/{session}/dwi/{scan}_dwi.nii.gz")
-    assert [s.id for s in find(tmp_path).scans] == ["sub-01_ses-a", "sub-01_ses-b", "sub-02"]
+    assert [s.id for s in find_scans(tmp_path).scans] == ["sub-01_ses-a", "sub-01_ses-b", "sub-02"]
 
 
 def test_of_several_runs_the_one_with_most_weighted_volumes(tmp_path: Path) -> None:
     _dwi(tmp_path, "sub-01/dwi/sub-01_dir-PA_dwi.nii.gz", directions=0)
     _dwi(tmp_path, "sub-01/dwi/sub-01_dir-AP_dwi.nii.gz", directions=30)
-    found = find(tmp_path)
+    found = find_scans(tmp_path)
     (scan,) = found.scans
     assert isinstance(scan, DwiScan)
     assert "dir-AP" in scan.series.name
@@ -133,12 +133,12 @@ def test_of_several_runs_the_one_with_most_weighted_volumes(tmp_path: Path) -> N
 def test_ready_maps_come_before_series_and_derivatives_are_no_raw_series(tmp_path: Path) -> None:
     _dwi(tmp_path, "sub-01/dwi/sub-01_dwi.nii.gz")
     _dwi(tmp_path, "derivatives/x/sub-01/dwi/sub-01_desc-preproc_dwi.nii.gz", directions=60)
-    (scan,) = find(tmp_path).scans
+    (scan,) = find_scans(tmp_path).scans
     assert isinstance(scan, DwiScan)
     assert "derivatives" not in scan.series.parts
     _touch(tmp_path, "derivatives/x/sub-01/dwi/sub-01_FA.nii.gz")
     _touch(tmp_path, "derivatives/x/sub-01/dwi/sub-01_MD.nii.gz")
-    assert isinstance(find(tmp_path).scans[0], MapScan)
+    assert isinstance(find_scans(tmp_path).scans[0], MapScan)
 
 
 def test_tensor_maps_in_the_scans_own_space_are_preferred(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_tensor_maps_in_the_scans_own_space_are_preferred(tmp_path: Path) -> Non
         "space-ACPC_model-tensor",
     ):
         _touch(tmp_path, *(f"sub-1/sub-1_{label}_param-{p}_dwimap.nii.gz" for p in ("fa", "md")))
-    found = find(tmp_path)
+    found = find_scans(tmp_path)
     (scan,) = found.scans
     assert isinstance(scan, MapScan)
     assert scan.fa.name == "sub-1_space-ACPC_model-tensor_param-fa_dwimap.nii.gz"
@@ -157,7 +157,7 @@ def test_tensor_maps_in_the_scans_own_space_are_preferred(tmp_path: Path) -> Non
 
 def test_fa_without_md_is_told(tmp_path: Path) -> None:
     _touch(tmp_path, "sub-1_FA.nii.gz", "sub-2_FA.nii.gz", "sub-2_MD.nii.gz")
-    found = find(tmp_path)
+    found = find_scans(tmp_path)
     assert [s.id for s in found.scans] == ["sub-2"]
     assert "sub-1" in found.notes[0]
 
@@ -168,7 +168,7 @@ def test_masks_beside_and_by_hand(tmp_path: Path) -> None:
         _touch(source, *(f"{subject}_{name}.nii.gz" for name in ("FA", "MD", "mask")))
     _touch(source, "c/dti_FA.nii.gz", "c/dti_MD.nii.gz", "c/nodif_brain_mask.nii.gz")
     _touch(masks, "sub-b_desc-brain_mask.nii.gz")
-    found = {s.id: s.mask for s in find(source, masks).scans}
+    found = {s.id: s.mask for s in find_scans(source, masks).scans}
     assert found["sub-a"] == source / "a_mask.nii.gz"
     assert found["sub-b"] == masks / "sub-b_desc-brain_mask.nii.gz"
     assert found["sub-c"] == source / "c" / "nodif_brain_mask.nii.gz"
@@ -177,12 +177,12 @@ def test_masks_beside_and_by_hand(tmp_path: Path) -> None:
 def test_a_mask_of_another_space_is_not_taken(tmp_path: Path) -> None:
     _touch(tmp_path, "sub-1_space-T1w_desc-brain_mask.nii.gz")
     _dwi(tmp_path, "sub-1_dwi.nii.gz")
-    assert find(tmp_path).scans[0].mask is None
+    assert find_scans(tmp_path).scans[0].mask is None
 
 
 def test_a_missing_source_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set derive\.source"):
-        find(tmp_path / "nothing")
+        find_scans(tmp_path / "nothing")
 
 
 def test_a_name_that_tells_no_subject_takes_the_root_folder(tmp_path: Path) -> None:

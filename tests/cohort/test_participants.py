@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cohort import derivatives, participants
-from cohort.participants import Person, enrol, find_table, read_table, subject_label, subject_of
+from cohort.participants import Demographics, find_table, join_tables, read_table
 from contracts.errors import UserError
 
 
@@ -34,7 +34,7 @@ def _table(folder: Path, text: str, name: str = "participants.tsv") -> Path:
 )
 def test_the_same_person_in_every_table(tmp_path: Path, name: str, text: str) -> None:
     table = read_table(_table(tmp_path, text, name))
-    (person,) = enrol(["sub-CC110033"], [table]).participants
+    (person,) = join_tables(["sub-CC110033"], [table]).participants
     assert (person.id, person.age, person.sex) == ("sub-CC110033", 24, "M")
     assert (person.group, person.site) == ("base", "n/a")
 
@@ -44,11 +44,11 @@ def test_group_site_and_family_are_read(tmp_path: Path) -> None:
         "participant_id\tage\tsex\tgroup\tsite\tfamily\n"
         "sub-1\t30\tF\ttarget\tB\tf1\nsub-2\t30\tF\tn/a\tn/a\tn/a\n"
     )
-    roll = enrol(["sub-2", "sub-1"], [read_table(_table(tmp_path, text))])
-    first, second = roll.participants
+    table = join_tables(["sub-2", "sub-1"], [read_table(_table(tmp_path, text))])
+    first, second = table.participants
     assert (first.id, first.group, first.site) == ("sub-1", "target", "B")
     assert (second.group, second.site) == ("base", "n/a")
-    assert roll.families == {"sub-1": "f1"}
+    assert table.families == {"sub-1": "f1"}
 
 
 @pytest.mark.parametrize(
@@ -68,16 +68,16 @@ def test_who_cannot_be_used_is_left_out_with_a_reason(
     tmp_path: Path, row: str, reason: str
 ) -> None:
     text = f"participant_id\tage\tsex\tgroup\nsub-1\t{row}\nsub-2\t40\tM\tbase\n"
-    roll = enrol(["sub-1", "sub-2", "sub-3"], [read_table(_table(tmp_path, text))])
-    assert [p.id for p in roll.participants] == ["sub-2"]
-    assert reason in roll.left_out["sub-1"]
-    assert "no age" in roll.left_out["sub-3"]
+    table = join_tables(["sub-1", "sub-2", "sub-3"], [read_table(_table(tmp_path, text))])
+    assert [p.id for p in table.participants] == ["sub-2"]
+    assert reason in table.left_out["sub-1"]
+    assert "no age" in table.left_out["sub-3"]
 
 
 def test_an_earlier_table_overrules_and_a_later_one_fills_gaps() -> None:
-    lab = {"sub-1": Person(age="30")}
-    header = {"sub-1": Person(age="31", sex="F")}
-    (person,) = enrol(["sub-1"], [lab, header]).participants
+    lab = {"sub-1": Demographics(age="30")}
+    header = {"sub-1": Demographics(age="31", sex="F")}
+    (person,) = join_tables(["sub-1"], [lab, header]).participants
     assert (person.age, person.sex) == (30, "F")
 
 
@@ -85,8 +85,10 @@ def test_ages_of_sessions_overrule_the_age_at_enrolment(tmp_path: Path) -> None:
     people = read_table(_table(tmp_path, "participant_id\tage\tsex\nsub-1\t30\tF\n"))
     (tmp_path / "sub-1").mkdir()
     _table(tmp_path / "sub-1", "session_id\tage\nses-b\t32.5\n", "sub-1_sessions.tsv")
-    roll = enrol(["sub-1_ses-a", "sub-1_ses-b"], [participants.read_sessions(tmp_path), people])
-    assert [p.age for p in roll.participants] == [30, 32.5]
+    table = join_tables(
+        ["sub-1_ses-a", "sub-1_ses-b"], [participants.read_sessions(tmp_path), people]
+    )
+    assert [p.age for p in table.participants] == [30, 32.5]
 
 
 def test_nearest_table_is_found(tmp_path: Path) -> None:
@@ -109,9 +111,3 @@ def test_families_survive_the_way_through_derivatives(tmp_path: Path) -> None:
     participants.add_families(tmp_path / "participants.tsv", {"sub-1": "f", "sub-3": "f"})
     assert participants.read_families(tmp_path) == {"sub-1": "f", "sub-3": "f"}
     assert derivatives.read_participants(tmp_path) == people
-
-
-def test_labels() -> None:
-    assert subject_label("CC110033") == subject_label("sub-CC110033") == "sub-CC110033"
-    assert subject_label("real-phi_2021") == "sub-realphi2021"
-    assert subject_of("sub-01_ses-pre") == subject_of("sub-01") == "sub-01"

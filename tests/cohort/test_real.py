@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cohort import dicom, native
+from cohort import dicom, scan_maps
 from cohort.derivatives import Derivatives
 from cohort.derive import Derive, derive
-from cohort.importer import find
-from cohort.native import Native
+from cohort.importer import find_scans
+from cohort.scan_maps import ScanMaps
 from cohort.units import to_physical
 from contracts import volume
 
@@ -42,9 +42,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _load(folder: Path, subject: str) -> Native:
-    (scan,) = (s for s in find(folder).scans if s.id == subject)
-    return native.load(scan, MAX_BVALUE)
+def _load(folder: Path, subject: str) -> ScanMaps:
+    (scan,) = (s for s in find_scans(folder).scans if s.id == subject)
+    return scan_maps.load(scan, MAX_BVALUE)
 
 
 def _label(name: str) -> str:
@@ -61,11 +61,11 @@ def test_gradients_are_the_known_good_ones(tree: Path, archive: str, reference: 
 
 
 def test_only_diffusion_series_are_kept(tree: Path) -> None:
-    ids = [scan.id for scan in find(tree).scans]
+    ids = [scan.id for scan in find_scans(tree).scans]
     assert ids == sorted(_label(name) for name in ARCHIVES)
 
 
-def _compare(found: Native, reference: str) -> None:
+def _compare(found: ScanMaps, reference: str) -> None:
     folder = DATA / "maps_native"
     mask = found.mask & (volume.read(folder / f"{reference}_desc-brain_mask.nii.gz")[0] > 0)
     assert np.count_nonzero(mask) > 0.8 * np.count_nonzero(found.mask)

@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 
 from cohort import simulate, tensor
-from cohort.derivatives import Derivatives, map_name, mask_name
+from cohort.derivatives import Derivatives
 from cohort.simulate import Simulate, recruit
 from cohort.simulation import acquisition
-from cohort.simulation import person as subject
+from cohort.simulation import person as simulated
 from cohort.simulation.deformation import sample, to_index
-from cohort.simulation.fibres import draw
-from cohort.simulation.person import Person, Tissue
+from cohort.simulation.fibres import strand_points
+from cohort.simulation.person import Person, PersonTissue
 from cohort.simulation.regional_norms import NORMS
-from cohort.simulation.tissue import LABELS, Template
+from cohort.simulation.tissue import LABELS, TissueTemplate
 from cohort.simulation.tracts import REGIONS, TRACTS
+from contracts import closure
+from contracts.bids import map_name, mask_name
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import FA, MD
@@ -35,14 +37,14 @@ NUMBER = {name: index for index, name in LABELS.items()}
 
 
 @pytest.fixture(scope="module")
-def template() -> Template:
+def template() -> TissueTemplate:
     return simulate.make_template(SETTINGS, SPACE)
 
 
 @pytest.fixture(scope="module")
-def work(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def work(template: TissueTemplate, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
-    template.save(folder / f"simulate-{simulate.recipe_hash(SETTINGS)}" / "template.npz")
+    template.save(folder / f"simulate-{simulate.recipe_hash(SETTINGS)}" / simulate.TISSUE_TEMPLATE)
     return folder
 
 
@@ -62,24 +64,24 @@ def _fresh(work: Path, tmp_path: Path) -> Path:
     """A work folder that holds the template but no subject."""
     name = f"simulate-{simulate.recipe_hash(SETTINGS)}"
     (tmp_path / "work" / name).mkdir(parents=True)
-    shutil.copy(work / name / "template.npz", tmp_path / "work" / name)
+    shutil.copy(work / name / simulate.TISSUE_TEMPLATE, tmp_path / "work" / name)
     return tmp_path / "work"
 
 
-def _measured(body: Tissue, person: Person) -> tuple[np.ndarray, np.ndarray]:
+def _measured(tissue: PersonTissue, person: Person) -> tuple[np.ndarray, np.ndarray]:
     """FA and MD (um2/ms) of a person's voxels."""
-    scheme = acquisition.protocol().up_to(1300)
-    volumes = subject.measure(body, person, scheme)[:, None, None]
+    scheme = acquisition.camcan_scheme().up_to(1300)
+    volumes = simulated.measure(tissue, person, scheme)[:, None, None]
     every = np.ones((len(volumes), 1, 1), dtype=np.bool_)
     found = tensor.fit(volumes, scheme.bvals, scheme.bvecs, every, 1300)
     return found.fa.ravel(), 1000 * found.md.ravel()
 
 
-def _tracts(template: Template, person: Person) -> tuple[float, float, float]:
+def _tracts(template: TissueTemplate, person: Person) -> tuple[float, float, float]:
     """Mean FA and MD (um2/ms) of a person's tracts, and their ventricles in ml."""
-    body = subject.tissue(template, SPACE, person, subject.traits(person))
-    ventricle = (body.labels == NUMBER["ventricle"]).sum() * SPACE.voxel_ml
-    fa, md = _measured(body.part((body.labels > 0) & (body.labels <= len(REGIONS))), person)
+    tissue = simulated.person_tissue(template, SPACE, person, simulated.draw_traits(person))
+    ventricle = (tissue.labels == NUMBER["ventricle"]).sum() * SPACE.voxel_ml
+    fa, md = _measured(tissue.select((tissue.labels > 0) & (tissue.labels <= len(REGIONS))), person)
     return float(fa.mean()), float(md.mean()), float(ventricle)
 
 
@@ -105,6 +107,18 @@ def test_another_seed_is_another_cohort() -> None:
     assert simulate.recipe_hash(other) != simulate.recipe_hash(SETTINGS)
 
 
+def test_subjects_of_other_code_are_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = simulate.recipe_hash(SETTINGS)
+    monkeypatch.setattr("contracts.closure.digest", lambda *modules: f"other {modules}")
+    assert simulate.recipe_hash(SETTINGS) != before
+
+
+def test_the_key_of_finished_subjects_covers_the_whole_simulator() -> None:
+    parts = [p for n, p in closure.module_files().items() if n.startswith("cohort.simulation.")]
+    assert len(parts) >= 8
+    assert set(parts) <= set(closure.files("cohort.simulate"))
+
+
 def test_ages_are_even_in_base_and_older_in_target() -> None:
     cohort = recruit(dataclasses.replace(SETTINGS, base_subjects=144, target_subjects=48))
     base = np.array([p.age for p in cohort if p.group == "base"])
@@ -121,10 +135,10 @@ def test_ages_are_even_in_base_and_older_in_target() -> None:
     assert len({p.id for p in cohort}) == 192
 
 
-def test_fa_falls_and_md_rises_with_age_faster_when_old(template: Template) -> None:
+def test_fa_falls_and_md_rises_with_age_faster_when_old(template: TissueTemplate) -> None:
     means = {}
     for age in (25.0, 55.0, 85.0):
-        person = Person(Condition(age, "F"), acquisition.SITE_A, (3, 1))
+        person = Person(Condition(age, "F"), acquisition.SCANNER_A, (3, 1))
         means[age] = np.array(_tracts(template, person))
     early = (means[55.0] - means[25.0]) / 30
     late = (means[85.0] - means[55.0]) / 30
@@ -136,31 +150,31 @@ def test_fa_falls_and_md_rises_with_age_faster_when_old(template: Template) -> N
     assert late[1] > early[1]
 
 
-def test_the_sex_effect_is_small_and_there(template: Template) -> None:
+def test_the_sex_effect_is_small_and_there(template: TissueTemplate) -> None:
     found = {}
     for sex in ("F", "M"):
         condition = Condition(40.0, "F" if sex == "F" else "M")
-        found[sex], _, _ = _tracts(template, Person(condition, acquisition.SITE_A, (3, 2)))
+        found[sex], _, _ = _tracts(template, Person(condition, acquisition.SCANNER_A, (3, 2)))
     assert 0.001 < found["M"] - found["F"] < 0.010
 
 
-def test_site_b_reads_lower_fa_and_higher_md(template: Template) -> None:
+def test_site_b_reads_lower_fa_and_higher_md(template: TissueTemplate) -> None:
     condition = Condition(60.0, "F")
-    fa_a, md_a, _ = _tracts(template, Person(condition, acquisition.SITE_A, (3, 3)))
-    fa_b, md_b, _ = _tracts(template, Person(condition, acquisition.SITE_B, (3, 3)))
+    fa_a, md_a, _ = _tracts(template, Person(condition, acquisition.SCANNER_A, (3, 3)))
+    fa_b, md_b, _ = _tracts(template, Person(condition, acquisition.SCANNER_B, (3, 3)))
     assert fa_b < fa_a - 0.01
     assert md_b > md_a + 0.02
 
 
-def test_regions_meet_the_published_norms(template: Template) -> None:
+def test_regions_meet_the_published_norms(template: TissueTemplate) -> None:
     total = np.zeros((2, len(REGIONS)))
     for number in range(3):
-        person = Person(Condition(54.0, "F"), acquisition.SITE_A, (11, number))
-        body = subject.tissue(template, SPACE, person, subject.AVERAGE)
-        body = body.part((body.labels > 0) & (body.labels <= len(REGIONS)))
-        fa, _ = _measured(body, person)
+        person = Person(Condition(54.0, "F"), acquisition.SCANNER_A, (11, number))
+        tissue = simulated.person_tissue(template, SPACE, person, simulated.AVERAGE)
+        tissue = tissue.select((tissue.labels > 0) & (tissue.labels <= len(REGIONS)))
+        fa, _ = _measured(tissue, person)
         for index in range(len(REGIONS)):
-            inside = body.labels == index + 1
+            inside = tissue.labels == index + 1
             total[:, index] += fa[inside].sum(), inside.sum()
     norms = np.array([NORMS[name][0] for name in REGIONS])
     found = total[0] / total[1]
@@ -171,8 +185,8 @@ def test_regions_meet_the_published_norms(template: Template) -> None:
     assert np.corrcoef(found, norms)[0, 1] > 0.93
 
 
-def test_the_corpus_callosum_is_a_smooth_sheet(template: Template) -> None:
-    points, _ = draw(TRACTS["corpus_callosum"])
+def test_the_corpus_callosum_is_a_smooth_sheet(template: TissueTemplate) -> None:
+    points, _ = strand_points(TRACTS["corpus_callosum"])
     middle = points[points[:, 0] == 0]
     along = sample(template.fa, to_index(middle, template.space)).astype(np.float64)
     trend = np.convolve(np.pad(along, 4, mode="edge"), np.ones(9) / 9, mode="valid")
@@ -183,7 +197,7 @@ def test_the_corpus_callosum_is_a_smooth_sheet(template: Template) -> None:
     assert np.std(along[inner]) / along.mean() < 0.10
 
 
-def test_left_and_right_differ_on_purpose(template: Template) -> None:
+def test_left_and_right_differ_on_purpose(template: TissueTemplate) -> None:
     x = template.space.centres()[..., 0]
     for name, sign in (("superior_longitudinal_fasciculus", 1), ("uncinate_fasciculus", -1)):
         inside = template.labels == NUMBER[name]
@@ -192,10 +206,10 @@ def test_left_and_right_differ_on_purpose(template: Template) -> None:
 
 
 def test_a_kept_scan_gives_the_maps_of_the_same_subject(
-    template: Template, ready: Derivatives, work: Path, tmp_path: Path
+    template: TissueTemplate, ready: Derivatives, work: Path, tmp_path: Path
 ) -> None:
     participant = recruit(SETTINGS)[0]
-    path = work / f"simulate-{simulate.recipe_hash(SETTINGS)}" / "template.npz"
+    path = work / f"simulate-{simulate.recipe_hash(SETTINGS)}" / simulate.TISSUE_TEMPLATE
     settings = dataclasses.replace(SETTINGS, output="dwi")
     simulate.write_one(settings, participant, tmp_path, path)
     stem = tmp_path / participant.id / "dwi" / f"{participant.id}_dwi"
@@ -231,17 +245,17 @@ def test_maps_are_physical_and_named_as_bids_derivatives(ready: Derivatives, bid
     assert json.loads((bids / "dataset_description.json").read_text())["Simulated"] is True
 
 
-def test_tissues_have_their_known_diffusion(template: Template) -> None:
-    person = Person(Condition(30.0, "F"), acquisition.SITE_A, (3, 4))
-    body = subject.tissue(template, SPACE, person, subject.traits(person))
-    fa, md = _measured(body, person)
-    labels = body.labels
-    assert np.median(md[body.fluid > 0.9]) == pytest.approx(2.85, abs=0.2)
-    cortex = (labels == NUMBER["cortex"]) & (body.grey.fraction > 0.7)
+def test_tissues_have_their_known_diffusion(template: TissueTemplate) -> None:
+    person = Person(Condition(30.0, "F"), acquisition.SCANNER_A, (3, 4))
+    tissue = simulated.person_tissue(template, SPACE, person, simulated.draw_traits(person))
+    fa, md = _measured(tissue, person)
+    labels = tissue.labels
+    assert np.median(md[tissue.fluid > 0.9]) == pytest.approx(2.85, abs=0.2)
+    cortex = (labels == NUMBER["cortex"]) & (tissue.grey.fraction > 0.7)
     assert np.median(md[cortex]) == pytest.approx(0.89, abs=0.06)
     assert fa[cortex].mean() < 0.2
     assert np.median(md[labels == NUMBER["deep_grey_matter"]]) == pytest.approx(0.75, abs=0.05)
-    deep_white = body.white.fraction > 0.85
+    deep_white = tissue.white.fraction > 0.85
     assert np.median(md[deep_white]) == pytest.approx(0.72, abs=0.05)
     assert np.quantile(fa[deep_white], 0.05) < 0.28
 
@@ -276,6 +290,7 @@ def test_a_stopped_run_keeps_finished_subjects(
     with pytest.raises(KeyboardInterrupt):
         simulate.simulate(pair, out, fresh, workers=1)
     assert not out.exists()
+    assert not list(tmp_path.glob("bids*"))
 
     def counts(*args: object) -> str:
         made.append(true(*args))  # type: ignore[arg-type]

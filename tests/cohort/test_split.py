@@ -1,4 +1,4 @@
-"""Nobody crosses; every part has the ages and sexes of the whole."""
+"""Nobody crosses; every subset has the ages and sexes of the whole."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cohort.derivatives import Participant
-from cohort.participants import subject_of
-from cohort.split import PARTS, Manifest, SplitSettings, split, table
+from cohort.split import SUBSETS, Manifest, SplitSettings, split, table
+from contracts import bids
 from contracts.errors import UserError
 
 SETTINGS = SplitSettings(seed=0, val=0.15, test=0.25)
@@ -29,11 +29,11 @@ COHORT = [*_people(144), *_people(60, "target", seed=1)]
 
 
 def _ids(manifest: Manifest) -> list[str]:
-    return [s for parts in manifest.groups.values() for ids in parts.values() for s in ids]
+    return [s for subsets in manifest.groups.values() for ids in subsets.values() for s in ids]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_everyone_is_in_exactly_one_part(seed: int) -> None:
+def test_everyone_is_in_exactly_one_subset(seed: int) -> None:
     manifest = split(COHORT, SplitSettings(seed, 0.15, 0.25))
     assert sorted(_ids(manifest)) == sorted(p.id for p in COHORT)
     assert manifest.crossing() == ()
@@ -51,13 +51,13 @@ def test_shares_are_kept_in_each_group(seed: int) -> None:
 def test_ages_and_sexes_are_balanced(seed: int) -> None:
     people = {p.id: p for p in COHORT}
     manifest = split(COHORT, SplitSettings(seed, 0.15, 0.25))
-    for part in PARTS:
-        ids = manifest.subjects("base", part)
+    for subset in SUBSETS:
+        ids = manifest.subjects("base", subset)
         ages = np.array([people[i].age for i in ids])
         women = np.mean([people[i].sex == "F" for i in ids])
         assert abs(women - 0.5) <= 0.06
         assert abs(ages.mean() - np.mean([p.age for p in COHORT[:144]])) < 4
-        # No stretch of ages is left out of a part.
+        # No stretch of ages is left out of a subset.
         assert np.histogram(ages, bins=4, range=(18, 88))[0].min() >= len(ids) / 4 * 0.6
 
 
@@ -72,11 +72,11 @@ def test_one_group_does_not_depend_on_the_other() -> None:
     assert alone.groups["base"] == split(COHORT, SETTINGS).groups["base"]
 
 
-def _part_of(manifest: Manifest) -> dict[str, str]:
+def _subset_of(manifest: Manifest) -> dict[str, str]:
     return {
-        scan: part
-        for parts in manifest.groups.values()
-        for part, ids in parts.items()
+        scan: subset
+        for subsets in manifest.groups.values()
+        for subset, ids in subsets.items()
         for scan in ids
     }
 
@@ -88,35 +88,35 @@ def test_sessions_of_a_subject_stay_together(seed: int) -> None:
         for p in _people(40)
         for s in range(1 + int(p.id[-1]) % 3)
     ]
-    part = _part_of(split(people, SplitSettings(seed, 0.2, 0.2)))
-    assert len(part) == len(people)
+    subset = _subset_of(split(people, SplitSettings(seed, 0.2, 0.2)))
+    assert len(subset) == len(people)
     by_subject: dict[str, set[str]] = {}
-    for scan, name in part.items():
-        by_subject.setdefault(subject_of(scan), set()).add(name)
-    assert all(len(parts) == 1 for parts in by_subject.values())
-    assert set(part.values()) == set(PARTS)
+    for scan, name in subset.items():
+        by_subject.setdefault(bids.subject_of(scan), set()).add(name)
+    assert all(len(subsets) == 1 for subsets in by_subject.values())
+    assert set(subset.values()) == set(SUBSETS)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_families_stay_together_even_across_groups(seed: int) -> None:
     people = [*_people(30), *_people(30, "target", seed=1)]
     families = {p.id: f"f{i % 20}" for i, p in enumerate(people)}
-    part = _part_of(split(people, SplitSettings(seed, 0.2, 0.2), families))
+    subset = _subset_of(split(people, SplitSettings(seed, 0.2, 0.2), families))
     for family in set(families.values()):
-        assert len({part[s] for s, f in families.items() if f == family}) == 1
+        assert len({subset[s] for s, f in families.items() if f == family}) == 1
 
 
 def test_a_person_in_two_families_joins_them() -> None:
     people = [Participant(f"sub-{i}_ses-{s}", 30, "F", "base", "") for i in "123" for s in "ab"]
     families = {"sub-1_ses-a": "x", "sub-2_ses-a": "x", "sub-2_ses-b": "y", "sub-3_ses-a": "y"}
-    part = _part_of(split([*people, *_people(30)], SETTINGS, families))
-    assert len({part[p.id] for p in people}) == 1
+    subset = _subset_of(split([*people, *_people(30)], SETTINGS, families))
+    assert len({subset[p.id] for p in people}) == 1
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, (1, 0, 0)), (2, (2, 0, 0)), (3, (1, 1, 1))])
 def test_small_groups(count: int, expected: Sequence[int]) -> None:
-    parts = split(_people(count), SETTINGS).groups["base"]
-    assert tuple(len(parts[part]) for part in PARTS) == expected
+    subsets = split(_people(count), SETTINGS).groups["base"]
+    assert tuple(len(subsets[subset]) for subset in SUBSETS) == expected
 
 
 def test_written_and_read_back_is_the_same(tmp_path: Path) -> None:
@@ -140,9 +140,9 @@ def _content(train: list[str], test: list[str]) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (_content(["sub-1", "sub-1"], []), "sub-1 in more than one part"),
-        (_content(["sub-1"], ["sub-1"]), "sub-1 in more than one part"),
-        (_content(["sub-1_ses-a"], ["sub-1_ses-b"]), "sub-1 in more than one part"),
+        (_content(["sub-1", "sub-1"], []), "sub-1 in more than one subset"),
+        (_content(["sub-1"], ["sub-1"]), "sub-1 in more than one subset"),
+        (_content(["sub-1_ses-a"], ["sub-1_ses-b"]), "sub-1 in more than one subset"),
         ("{}", "is no split"),
         ("[", "is no split"),
     ],

@@ -201,14 +201,14 @@ def test_the_digest_follows_template_and_displacements(data: Path, tmp_path: Pat
     assert TemplateFiles.open(data / "template").digest(names) == first
     assert files.digest(names[::-1]) != first
     moved = files.displacement(names[0])
-    files.write_subject(names[0], moved + 1, np.zeros((0, *BENT_SPACE.shape), np.float32), ())
+    files.write_subject(names[0], moved + 1, np.zeros((0, *BENT_SPACE.shape), dtype=np.float32), ())
     assert files.digest(names) != first
 
 
 def test_what_is_missing_is_told(cohort: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no group template in .*: run `dvc repro template`"):
         TemplateFiles.open(tmp_path)
-    with pytest.raises(UserError, match=r"sub-9999 is not registered: .*`dvc repro template`"):
+    with pytest.raises(UserError, match=r"sub-9999 is not registered, .*`dvc repro template`"):
         TemplateFiles.open(data / "template").displacement("sub-9999")
     with pytest.raises(UserError, match="no derivatives in"):
         make_template(tmp_path, cohort / "split.json", tmp_path / "out", tmp_path / "work")

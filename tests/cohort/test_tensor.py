@@ -78,9 +78,9 @@ def test_the_fit_gives_dipys_numbers() -> None:
     from dipy.core.gradients import gradient_table
     from dipy.reconst.dti import TensorModel
 
-    from cohort.simulation.acquisition import protocol
+    from cohort.simulation.acquisition import camcan_scheme
 
-    scheme = protocol()
+    scheme = camcan_scheme()
     rng = np.random.default_rng(0)
     # Random tensors with eigenvalues of tissue, Rician noise at SNR 25.
     shape = (8, 8, 8)

@@ -10,9 +10,6 @@ import numpy as np
 import torch
 
 from cohort.derivatives import (
-    SPACE as SPACE_FILE,
-)
-from cohort.derivatives import (
     Derivatives,
     Participant,
     write_description,
@@ -20,6 +17,7 @@ from cohort.derivatives import (
     write_subject,
 )
 from cohort.interpolation import displaced, smooth
+from contracts.bids import SPACE as SPACE_FILE
 from contracts.condition import Condition
 from contracts.maps import MD
 from contracts.space import Space

@@ -7,7 +7,7 @@ import numpy as np
 from contracts.condition import Condition
 from contracts.maps import FA, MD
 from contracts.space import Space
-from evaluation.cohort import Cohort
+from evaluation.volume_set import VolumeSet
 
 MAPS = (FA, MD)
 SIDE = 32
@@ -19,7 +19,7 @@ LABELS[6:26, 6:16, 6:26], LABELS[6:26, 16:26, 6:26] = 1, 2
 REGIONS = {1: "back", 2: "front"}
 
 
-def people(n: int, seed: int, fa_per_decade: float = -0.02) -> Cohort:
+def people(n: int, seed: int, fa_per_decade: float = -0.02) -> VolumeSet:
     """Brains of 22^3 voxels whose FA falls and MD rises with age; of all ages, both sexes."""
     from scipy.ndimage import gaussian_filter
 
@@ -38,4 +38,4 @@ def people(n: int, seed: int, fa_per_decade: float = -0.02) -> Cohort:
         fa = np.clip(template + own[0] + ageing, 0.01, 1)
         md = np.clip(1e-3 * (1.2 - template + own[1] - 2 * ageing), 2e-4, 3e-3)
         out[(i, 0, *inner)], out[(i, 1, *inner)] = fa[inner], md[inner]
-    return Cohort(out, tuple(conditions), tuple(f"sub-{seed}{i:03d}" for i in range(n)))
+    return VolumeSet(out, tuple(conditions), tuple(f"sub-{seed}{i:03d}" for i in range(n)))

@@ -7,28 +7,30 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.comparison import Comparison, Measure, Statistic, Table, mean_difference
-from evaluation.finding import Answer, Audit, Finding
+from evaluation.comparison import Comparison, Float64Array, Measure, Statistic, mean_difference
+from evaluation.results import Answer, AuditResult, Finding
 
 
-def normal(seed: int, shift: float, n: int = 20, m: int = 25, columns: int = 5) -> Table:
+def normal(seed: int, shift: float, n: int = 20, m: int = 25, columns: int = 5) -> Float64Array:
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(n + m, columns))
     values[:n, 0] += shift
     return values
 
 
-def spread_gap(values: Table) -> Statistic:
+def spread_gap(values: Float64Array) -> Statistic:
     """A statistic that is biased upwards: it cannot be negative."""
 
-    def statistic(first: Table, second: Table) -> Table:
+    def statistic(first: Float64Array, second: Float64Array) -> Float64Array:
         return np.abs(mean_difference(values)(first, second))
 
     return statistic
 
 
-def judge(values: Table, seed: int = 0, n: int = 20, tolerance: float | None = 0.3) -> Answer:
-    measure = Measure("gap", "Gap", "", mean_difference(values), "both", tolerance, parts="abcde")
+def judge(
+    values: Float64Array, seed: int = 0, n: int = 20, tolerance: float | None = 0.3
+) -> Answer:
+    measure = Measure("gap", "Gap", "", mean_difference(values), "both", tolerance, columns="abcde")
     comparison = Comparison(n, len(values) - n, 200, seed)
     return comparison.answer("anatomy", [measure], {})
 
@@ -96,7 +98,9 @@ def test_small_samples_say_how_many_are_needed() -> None:
 
 
 def test_a_measure_that_needs_more_says_so() -> None:
-    measure = Measure("gap", "Gap", "", mean_difference(normal(0, 0)), "both", 0.3, needed=30)
+    measure = Measure(
+        "gap", "Gap", "", mean_difference(normal(0, 0)), "both", 0.3, min_per_group=30
+    )
     found = Comparison(20, 25, 50).answer("anatomy", [measure], {}).findings[0]
     assert math.isnan(found.value)
     assert (found.verdict, found.needed) == ("n too small", 30)
@@ -111,12 +115,14 @@ def test_audit_survives_json() -> None:
 
     finding = Finding("a", "A", "mm", 1.0, 0.5, 1.5, 0.1, 0.02, "fail", None, {"real": 0.1},
                       {"left": (1.0, 0.0, 2.0)})  # fmt: skip
-    audit = Audit("x", {"test": 3}, (Answer("privacy", "fail", "Words.", (finding,)),), {"seed": 1})
-    assert Audit.from_json(json.loads(json.dumps(audit.to_json()))) == audit
+    audit = AuditResult(
+        "x", {"test": 3}, (Answer("privacy", "fail", "Words.", (finding,)),), {"seed": 1}
+    )
+    assert AuditResult.from_json(json.loads(json.dumps(audit.to_json()))) == audit
     lost = Finding("b", "B", "", math.nan, math.nan, math.nan, verdict="n too small", needed=9)
-    lacking = Audit("x", {"test": 3}, (Answer("privacy", "pass", "Words.", (lost,)),))
-    again = Audit.from_json(json.loads(json.dumps(lacking.to_json(), allow_nan=False)))
+    lacking = AuditResult("x", {"test": 3}, (Answer("privacy", "pass", "Words.", (lost,)),))
+    again = AuditResult.from_json(json.loads(json.dumps(lacking.to_json(), allow_nan=False)))
     assert math.isnan(again.answers[0].findings[0].value)
     assert again.answers[0].findings[0].needed == 9
     with pytest.raises(ValueError, match="audit again"):
-        Audit.from_json({**audit.to_json(), "schema": 0})
+        AuditResult.from_json({**audit.to_json(), "schema": 0})

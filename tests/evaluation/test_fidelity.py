@@ -5,14 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.baseline import gaussian_volumes
-from evaluation.comparison import Table
-from evaluation.fidelity import few, frechet, kernel, neighbours, standardised, wasserstein
+from evaluation.block_features import standardised
+from evaluation.comparison import Float64Array
+from evaluation.fidelity import (
+    Neighbourhood,
+    first_of_each_group,
+    frechet_distance,
+    neighbourhood,
+    wasserstein_distance,
+)
+from evaluation.kernel_distance import kernel_distance
 from evaluation.ms_ssim import KERNEL, SCALES, SIGMA, pair_matrix, pair_scores
-from tests.evaluation.people import MAPS, people
+from tests.evaluation.people import people
+
+NAMES: tuple[Neighbourhood, ...] = ("precision", "recall", "density", "coverage")
 
 
-def groups(n: int, m: int) -> tuple[Table, Table]:
+def groups(n: int, m: int) -> tuple[Float64Array, Float64Array]:
     first = (np.arange(n + m) < n).astype(float)[None]
     return first, 1 - first
 
@@ -34,7 +43,7 @@ def test_kernel_distance_of_gaussian_clouds(shift: float) -> None:
     for _ in range(60):
         points = rng.normal(size=(400, 3))
         points[:200, 0] += shift
-        found.append(float(kernel(points, 2.0)(*groups(200, 200))[0, 0]))
+        found.append(float(kernel_distance(points, 2.0)(*groups(200, 200))[0, 0]))
     error = 3 * np.std(found) / 60**0.5
     assert error < 0.01
     assert np.mean(found) == pytest.approx(gaussian_mmd(shift, 2.0, 3), abs=error)
@@ -42,7 +51,10 @@ def test_kernel_distance_of_gaussian_clouds(shift: float) -> None:
 
 def test_kernel_distance_is_unbiased_for_small_groups() -> None:
     rng = np.random.default_rng(1)
-    found = [float(kernel(rng.normal(size=(9, 2)), 1.0)(*groups(4, 5))[0, 0]) for _ in range(2000)]
+    found = [
+        float(kernel_distance(rng.normal(size=(9, 2)), 1.0)(*groups(4, 5))[0, 0])
+        for _ in range(2000)
+    ]
     assert np.mean(found) == pytest.approx(0, abs=3 * np.std(found) / 2000**0.5)
 
 
@@ -54,7 +66,7 @@ def test_frechet_distance_of_two_gaussians_is_the_closed_form() -> None:
     cov = mixing.T @ mixing
     # |mean|^2 + tr(C + I - 2 C^1/2), C^1/2 by its eigenvalues
     expected = 5 + np.trace(cov) + 4 - 2 * np.sqrt(np.linalg.eigvalsh(cov)).sum()
-    found = float(frechet(points)(*groups(20000, 20000))[0, 0])
+    found = float(frechet_distance(points)(*groups(20000, 20000))[0, 0])
     assert found == pytest.approx(expected, rel=0.02)
 
 
@@ -69,8 +81,9 @@ def test_precision_and_recall_of_a_collapsed_and_of_a_stray_set() -> None:
         (rng.normal(size=(100, 2)), 0.95, 0.95, 0.95),
     ):
         points = np.concatenate([made, real])
+        rows = first_of_each_group(100, 200)
         values = [
-            float(neighbours(points, k, few(100, 200))(*groups(100, 100))[0, 0]) for k in range(4)
+            float(neighbourhood(points, name, rows)(*groups(100, 100))[0, 0]) for name in NAMES
         ]
         assert values[0] == pytest.approx(precision, abs=0.15)
         assert values[1] == pytest.approx(recall, abs=0.15)
@@ -81,25 +94,25 @@ def test_wasserstein_of_a_shifted_histogram_is_the_shift() -> None:
     shares = np.zeros((10, 100))
     shares[:4, 30] = 1
     shares[4:, 20] = 1
-    assert float(wasserstein(shares, 0.01)(*groups(4, 6))[0, 0]) == pytest.approx(0.1)
-    assert float(wasserstein(shares[4:], 0.01)(*groups(2, 4))[0, 0]) == 0
+    assert float(wasserstein_distance(shares, 0.01)(*groups(4, 6))[0, 0]) == pytest.approx(0.1)
+    assert float(wasserstein_distance(shares[4:], 0.01)(*groups(2, 4))[0, 0]) == 0
 
 
 def test_wasserstein_agrees_with_scipy() -> None:
-    from scipy.stats import wasserstein_distance
+    from scipy.stats import wasserstein_distance as of_samples
 
     rng = np.random.default_rng(4)
     a, b = rng.beta(2, 5, 5000), rng.beta(3, 4, 5000)
     shares = np.stack([np.histogram(v, 400, (0, 1))[0] / 5000 for v in (a, b)])
-    found = float(wasserstein(shares, 1 / 400)(*groups(1, 1))[0, 0])
-    assert found == pytest.approx(wasserstein_distance(a, b), abs=1 / 400)
+    found = float(wasserstein_distance(shares, 1 / 400)(*groups(1, 1))[0, 0])
+    assert found == pytest.approx(of_samples(a, b), abs=1 / 400)
 
 
-def test_parts_are_computed_apart() -> None:
+def test_regions_are_computed_apart() -> None:
     shares = np.zeros((4, 2, 10))
     shares[:, 0, 0] = 1
     shares[:2, 1, 5] = shares[2:, 1, 2] = 1
-    np.testing.assert_allclose(wasserstein(shares, 0.1)(*groups(2, 2)), [[0, 0.3]])
+    np.testing.assert_allclose(wasserstein_distance(shares, 0.1)(*groups(2, 2)), [[0, 0.3]])
 
 
 def test_standardised_reference_has_unit_spread_and_far_points_are_cut() -> None:
@@ -137,10 +150,3 @@ def test_ms_ssim_does_not_change_with_the_unit_or_the_company() -> None:
 def test_volumes_too_small_for_the_window_are_refused() -> None:
     with pytest.raises(ValueError, match="too small for a window"):
         pair_matrix(np.zeros((2, 12, 12, 12), dtype=np.float32), 1.0)
-
-
-def test_a_draw_of_the_baseline_is_fixed_by_its_seed() -> None:
-    train = people(12, 6)
-    two = gaussian_volumes(train, train.conditions[:2], [4, 9], MAPS)
-    one = gaussian_volumes(train, train.conditions[1:2], [9], MAPS)
-    np.testing.assert_allclose(two[1:], one, atol=1e-6)

@@ -13,9 +13,10 @@ import torch
 
 from contracts.condition import Condition
 from contracts.maps import FA, MD
-from evaluation.cohort import Cohort
-from evaluation.finding import Finding
-from evaluation.networks import NetworkSettings, compare
+from evaluation.network_comparison import compare_networks
+from evaluation.networks import NetworkSettings
+from evaluation.results import Finding
+from evaluation.volume_set import VolumeSet
 
 MAPS = (FA, MD)
 GUESS = "age of the average training subject"
@@ -25,7 +26,7 @@ DIMS: tuple[Literal["2d", "3d"], ...] = ("2d", "3d")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def cohort(n: int, seed: int, signal: float = 1.0) -> Cohort:
+def cohort(n: int, seed: int, signal: float = 1.0) -> VolumeSet:
     """Balls of 16^3: FA falls with age everywhere, men have a bright rod."""
     rng = np.random.default_rng(seed)
     ages = rng.uniform(20, 80, n)
@@ -39,7 +40,7 @@ def cohort(n: int, seed: int, signal: float = 1.0) -> Cohort:
         fa = 0.5 - signal * 0.006 * (person.age - 50) + signal * 0.3 * rod * (person.sex == "M")
         out[i, 0] = np.clip(fa + noise[0], 0.01, 1) * inside
         out[i, 1] = 1e-3 * (0.8 + noise[1]) * inside
-    return Cohort(out, people)
+    return VolumeSet(out, people)
 
 
 def settings(dim: Literal["2d", "3d"]) -> NetworkSettings:
@@ -59,7 +60,7 @@ TRAIN, TEST = cohort(32, 0), cohort(24, 1)
 
 @functools.cache
 def planted(dim: Literal["2d", "3d"]) -> tuple[Finding, ...]:
-    return compare(cohort(40, 2), TRAIN, TEST, MAPS, settings(dim))
+    return compare_networks(cohort(40, 2), TRAIN, TEST, MAPS, settings(dim))
 
 
 @pytest.mark.parametrize("dim", DIMS)
@@ -98,7 +99,7 @@ class TestPlantedSignal:
 
 def test_few_synthetic_volumes_are_compared_with_as_many_real() -> None:
     quick = dataclasses.replace(settings("3d"), epochs=1)
-    findings = compare(TRAIN.take(range(12)), TRAIN, TEST, MAPS, quick)
+    findings = compare_networks(TRAIN.take(range(12)), TRAIN, TEST, MAPS, quick)
     one, other = found(findings, "age_synthetic"), found(findings, "age_added")
     numbers = {k: v[0] for k, v in one.details.items()}
     assert set(numbers) == {"12 real", "real", "synthetic", "real + synthetic", GUESS}
@@ -112,7 +113,7 @@ def test_nothing_is_learnt_from_shuffled_labels(dim: Literal["2d", "3d"]) -> Non
     # Half of the true men and half of the true women are called men.
     people = [Condition(float(a), "M" if i // 2 % 2 else "F") for i, a in enumerate(ages)]
     once = dataclasses.replace(settings(dim), seeds=1)
-    findings = compare(Cohort(TRAIN.volumes, people), TRAIN, TEST, MAPS, once)
+    findings = compare_networks(VolumeSet(TRAIN.volumes, people), TRAIN, TEST, MAPS, once)
     age, sex = (found(findings, f"{k}_synthetic") for k in ("age", "sex"))
     assert age.details["synthetic"][0] > 0.6 * age.details[GUESS][0]
     assert age.low > 0
@@ -123,7 +124,7 @@ def test_nothing_is_learnt_from_shuffled_labels(dim: Literal["2d", "3d"]) -> Non
 @pytest.mark.parametrize("dim", DIMS)
 def test_a_copy_of_the_training_set_is_worth_the_same(dim: Literal["2d", "3d"]) -> None:
     quick = dataclasses.replace(settings(dim), epochs=1)
-    first = compare(TRAIN, TRAIN, TEST, MAPS, quick)
+    first = compare_networks(TRAIN, TRAIN, TEST, MAPS, quick)
     for name in ("age_synthetic", "sex_synthetic"):
         one = found(first, name)
         assert (one.value, one.low, one.high) == pytest.approx((0, 0, 0), abs=1e-9)
@@ -134,21 +135,21 @@ def test_a_seed_fixes_the_numbers(dim: Literal["2d", "3d"]) -> None:
     quick = dataclasses.replace(settings(dim), epochs=1, seeds=1)
     few = TRAIN.take(range(12))
     torch.manual_seed(1)
-    one = compare(few, TRAIN, TEST, MAPS, quick)
+    one = compare_networks(few, TRAIN, TEST, MAPS, quick)
     torch.manual_seed(2)
     after = torch.get_rng_state()
-    again = compare(few, TRAIN, TEST, MAPS, quick)
+    again = compare_networks(few, TRAIN, TEST, MAPS, quick)
     assert one == again
     assert torch.equal(torch.get_rng_state(), after)
-    other = compare(few, TRAIN, TEST, MAPS, dataclasses.replace(quick, seed=1))
+    other = compare_networks(few, TRAIN, TEST, MAPS, dataclasses.replace(quick, seed=1))
     assert found(one, "age_synthetic").value != found(other, "age_synthetic").value
 
 
 def test_the_number_of_threads_changes_rounding_alone() -> None:
     quick = dataclasses.replace(settings("3d"), epochs=1, seeds=1)
-    one = compare(TRAIN, TRAIN, TEST, MAPS, quick)
+    one = compare_networks(TRAIN, TRAIN, TEST, MAPS, quick)
     torch.set_num_threads(2)
-    two = compare(TRAIN, TRAIN, TEST, MAPS, quick)
+    two = compare_networks(TRAIN, TRAIN, TEST, MAPS, quick)
     for a, b in zip(one, two, strict=True):
         first, second = (np.array(list(f.details.values())) for f in (a, b))
         np.testing.assert_allclose(first, second, atol=1e-2)
@@ -157,7 +158,7 @@ def test_the_number_of_threads_changes_rounding_alone() -> None:
 def test_without_women_to_test_on_there_is_no_finding_on_sex() -> None:
     men = TEST.take([i for i, c in enumerate(TEST.conditions) if c.sex == "M"])
     quick = dataclasses.replace(settings("3d"), epochs=1, seeds=1)
-    findings = compare(TRAIN, TRAIN, men, MAPS, quick)
+    findings = compare_networks(TRAIN, TRAIN, men, MAPS, quick)
     assert [f.name for f in findings] == ["network_3d_age_synthetic", "network_3d_age_added"]
 
 
@@ -166,40 +167,40 @@ def test_impossible_voxels_are_clipped() -> None:
     broken[:, :, 7, 7, 7] = np.nan
     broken[:, :, 7, 7, 8] = np.inf
     quick = dataclasses.replace(settings("3d"), epochs=1, seeds=1)
-    findings = compare(Cohort(broken, TRAIN.conditions), TRAIN, TEST, MAPS, quick)
+    findings = compare_networks(VolumeSet(broken, TRAIN.conditions), TRAIN, TEST, MAPS, quick)
     assert all(np.isfinite([f.value, f.low, f.high]).all() for f in findings)
 
 
 def test_an_empty_set_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one synthetic"):
-        compare(TRAIN.take([]), TRAIN, TEST, MAPS, settings("3d"))
+        compare_networks(TRAIN.take([]), TRAIN, TEST, MAPS, settings("3d"))
 
 
 def test_intervals_cover_the_difference_between_learners() -> None:
     """Test subjects and seeds with known effects, drawn again and again."""
-    from evaluation import networks
+    from evaluation import network_comparison
 
     rng, hits = np.random.default_rng(4), 0
     quick = NetworkSettings("3d", seeds=4, draws=200)
     for _ in range(100):
         people = [Condition(50.0, "M" if i % 2 else "F") for i in range(40)]
-        test = Cohort(np.zeros((40, 1)), people)  # type: ignore[arg-type]
+        test = VolumeSet(np.zeros((40, 1)), people)  # type: ignore[arg-type]
         subject, noise = rng.normal(size=40), rng.normal(size=(2, 4, 40))
         seed = 0.5 * rng.normal(size=(2, 4, 1))
         wrong = 10 + np.array([0, 1])[:, None, None] * (1 + subject) + seed + noise
-        draws = networks._Draws(test, quick)
+        draws = network_comparison._Bootstrap(test, quick)
         scores = {k: draws.age_error(50 + w) for k, w in zip(("a", "b"), wrong, strict=True)}
-        _, low, high = networks._interval(scores["b"] - scores["a"])
+        _, low, high = network_comparison._interval(scores["b"] - scores["a"])
         hits += low <= 1 <= high
     assert 0.85 <= hits / 100 <= 0.99
 
 
 def test_area_under_roc_is_the_share_of_pairs_in_order() -> None:
-    from evaluation import networks
+    from evaluation import network_comparison
 
     rng = np.random.default_rng(5)
     said = rng.normal(size=(2, len(TEST))).round(1)
-    draws = networks._Draws(TEST, NetworkSettings("3d", seeds=2, draws=10))
+    draws = network_comparison._Bootstrap(TEST, NetworkSettings("3d", seeds=2, draws=10))
     men = np.array([c.sex == "M" for c in TEST.conditions])
     pairs = [s[men][:, None] - s[~men] for s in said]
     expected = np.mean([(p > 0).mean() + 0.5 * (p == 0).mean() for p in pairs])

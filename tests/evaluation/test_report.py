@@ -13,7 +13,9 @@ import pytest
 
 from contracts.errors import UserError
 from evaluation import report
-from evaluation.finding import Answer, Audit, Finding
+from evaluation.interval_plot import IntervalPlot
+from evaluation.number_format import MISSING, number
+from evaluation.results import Answer, AuditResult, Finding
 
 PNG = b"\x89PNG\r\n\x1a\n"
 VOID = {"meta", "img", "br", "line", "rect", "circle", "path"}
@@ -57,7 +59,7 @@ def finding(name: str, value: float, half: float = 0.1, **more: object) -> Findi
 
 
 @pytest.fixture
-def audit() -> Audit:
+def audit() -> AuditResult:
     """All verdicts, NaN, infinity, yardsticks, details and text that is not HTML."""
     regions = {f"region {i} {NASTY}": (i / 10, i / 10 - 1, i / 10 + 1) for i in range(30)}
     failing = finding(
@@ -77,7 +79,7 @@ def audit() -> Audit:
     counted = Finding(
         "copies", "Copies", "", 2, 2, 2, 0.0, verdict="fail", details={"volume 3": (0.9, 0.9, 0.9)}
     )
-    return Audit(
+    return AuditResult(
         f"base {NASTY}",
         {"synthetic": 64, "test": 36, "train": 86},
         (
@@ -91,24 +93,24 @@ def audit() -> Audit:
     )
 
 
-def test_every_number_and_verdict_is_there(audit: Audit) -> None:
+def test_every_number_and_verdict_is_there(audit: AuditResult) -> None:
     page = Page(report.html(audit))
     for answer in audit.answers:
         assert answer.words in page.text
         assert answer.verdict in page.text
         for one in answer.findings:
             assert one.label in page.text
-            assert report.number(one.value) in page.text
+            assert number(one.value) in page.text
             for value in one.yardsticks.values():
-                assert report.number(value) in page.text
+                assert number(value) in page.text
             for part, (value, _, _) in one.details.items():
                 assert part in page.text
-                assert report.number(value) in page.text
-    for text in ("64", "36", "86", "12.3 µm²/s", "[12.2, 12.4]", "123", report.MISSING, "fa, md"):
+                assert number(value) in page.text
+    for text in ("64", "36", "86", "12.3 µm²/s", "[12.2, 12.4]", "123", MISSING, "fa, md"):
         assert text in page.text
 
 
-def test_verdicts_are_told_first_and_not_by_colour_alone(audit: Audit) -> None:
+def test_verdicts_are_told_first_and_not_by_colour_alone(audit: AuditResult) -> None:
     page = Page(report.html(audit))
     assert page.text.index("n too small") < page.text.index("Tolerance p")
     summary = page.text[: page.text.index("Dot and line")]
@@ -117,11 +119,11 @@ def test_verdicts_are_told_first_and_not_by_colour_alone(audit: Audit) -> None:
         assert f"{answer.verdict} {answer.question.capitalize()}" in summary
         assert answer.words in summary
     # What decides most is beside the verdict: what needs the most volumes, not what is missing.
-    assert report.number(-0.456) in summary
+    assert number(-0.456) in summary
     assert "section.summary { break-after: page; }" in page.css
 
 
-def test_text_is_escaped(audit: Audit) -> None:
+def test_text_is_escaped(audit: AuditResult) -> None:
     page = report.html(audit, {NASTY: PNG})
     assert NASTY not in page
     parsed = Page(page)
@@ -130,7 +132,7 @@ def test_text_is_escaped(audit: Audit) -> None:
     assert NASTY in [attributes.get("alt") for _, attributes in parsed.elements]
 
 
-def test_nothing_is_loaded(audit: Audit) -> None:
+def test_nothing_is_loaded(audit: AuditResult) -> None:
     page = Page(report.html(audit, {"a": PNG}))
     for tag, attributes in page.elements:
         assert tag not in {"link", "iframe", "object", "embed", "base", "form"}
@@ -141,12 +143,12 @@ def test_nothing_is_loaded(audit: Audit) -> None:
     assert "@import" not in page.css
 
 
-def test_same_page_from_json(audit: Audit) -> None:
-    again = Audit.from_json(json.loads(json.dumps(audit.to_json())))
+def test_same_page_from_json(audit: AuditResult) -> None:
+    again = AuditResult.from_json(json.loads(json.dumps(audit.to_json())))
     assert report.html(again) == report.html(audit)
 
 
-def test_too_large_a_page_is_refused(audit: Audit, tmp_path: Path) -> None:
+def test_too_large_a_page_is_refused(audit: AuditResult, tmp_path: Path) -> None:
     path = tmp_path / "reports" / "page.html"
     report.write(path, audit, {"small": PNG})
     kept = path.read_text(encoding="utf-8")
@@ -159,7 +161,7 @@ def test_too_large_a_page_is_refused(audit: Audit, tmp_path: Path) -> None:
 
 
 def test_a_stop_leaves_the_old_page(
-    audit: Audit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    audit: AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "page.html"
     report.write(path, audit)
@@ -176,7 +178,9 @@ def test_a_stop_leaves_the_old_page(
 
 
 def test_an_audit_without_anything_is_a_page() -> None:
-    page = Page(report.html(Audit("empty", {}, (Answer("utility", "not measured", "No.", ()),))))
+    page = Page(
+        report.html(AuditResult("empty", {}, (Answer("utility", "not measured", "No.", ()),)))
+    )
     assert not page.open
     assert "Not asked: fidelity, diversity, anatomy, privacy." in page.text
 
@@ -197,23 +201,23 @@ def test_an_audit_without_anything_is_a_page() -> None:
     ],
 )
 def test_numbers_have_three_digits(value: float, scope: float, text: str) -> None:
-    assert report.number(value, scope) == text
+    assert number(value, scope) == text
 
 
 @pytest.mark.parametrize("value", [-1e9, -1.0, 0.0, 0.7, 1e9, math.nan, math.inf])
 @pytest.mark.parametrize("tolerance", [None, 0.5])
-def test_strips_stay_inside_and_keep_the_order(value: float, tolerance: float | None) -> None:
+def test_plots_stay_inside_and_keep_the_order(value: float, tolerance: float | None) -> None:
     others = {"a": -1e6, "b": -0.2, "c": -0.2, "d": value}
-    strip = report.Strip.of((value, value - 1, value + 1), tolerance, None, others)
-    drawn = [x for m in strip.marks for x in (m.x, m.at)] + list(strip.whisker or ())
-    assert all(0 <= x <= strip.width for x in drawn)
-    assert math.isnan(value) == (strip.dot is None)
-    letters = [m.at for m in strip.marks]
+    plot = IntervalPlot.from_numbers((value, value - 1, value + 1), tolerance, None, others)
+    drawn = [x for m in plot.marks for x in (m.x, m.letter_x)] + list(plot.whisker or ())
+    assert all(0 <= x <= plot.width for x in drawn)
+    assert math.isnan(value) == (plot.dot is None)
+    letters = [m.letter_x for m in plot.marks]
     assert all(b - a >= 7.9 for a, b in pairwise(letters))
-    if strip.dot is not None and value < 0:
-        assert strip.dot < strip.zero
+    if plot.dot is not None and value < 0:
+        assert plot.dot < plot.zero
     if tolerance:
-        assert strip.band == (strip.zero - 41.5, strip.zero + 41.5)
+        assert plot.band == (plot.zero - 41.5, plot.zero + 41.5)
 
 
 def test_colours_have_enough_contrast() -> None:

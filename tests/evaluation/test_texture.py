@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.cohort import Cohort
+from cohort.regression import design
 from evaluation.comparison import Comparison
 from evaluation.texture import Expectation, measures
-from models.gaussian import design
+from evaluation.volume_set import VolumeSet
 from tests.evaluation.people import MAPS, people
 
 
-def _expectation(cohort: Cohort) -> Expectation:
+def _expectation(cohort: VolumeSet) -> Expectation:
     return Expectation.fit(cohort.volumes, cohort.conditions, MAPS)
 
 
-def _with_residual(expectation: Expectation, cohort: Cohort, residual: np.ndarray) -> np.ndarray:
+def _with_residual(expectation: Expectation, cohort: VolumeSet, residual: np.ndarray) -> np.ndarray:
     """Volumes that deviate by `residual` (n, maps, X, Y, Z) spreads."""
     out = cohort.volumes.copy()
     for i, person in enumerate(cohort.conditions):

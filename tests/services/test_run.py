@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import UserError
-from services.tracking import Run, resume, start, store
+from services.tracking import Run, resume_run, start_run, store
 
 
 def stored(run: Run) -> Any:
@@ -17,7 +17,7 @@ def stored(run: Run) -> Any:
 
 @pytest.fixture
 def run(tracking_uri: str) -> Run:
-    return start("e", "idea", {"optim/lr": 0.1, "seed": 3}, {"stage": "train"})
+    return start_run("e", "idea", {"optim/lr": 0.1, "seed": 3}, {"stage": "train"})
 
 
 def test_a_run_holds_what_was_logged(run: Run, tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_a_run_holds_what_was_logged(run: Run, tmp_path: Path) -> None:
 def test_a_finished_run_keeps_its_status_and_end_when_more_is_logged(run: Run) -> None:
     run.finish("FAILED")
     before = stored(run).info
-    again = resume(run.id)
+    again = resume_run(run.id)
     again.metrics({"test/fa_error": 0.5})
     again.image(np.zeros((8, 8), np.float32), "samples/fa", step=1)
     again.text("x", "x.txt")
@@ -57,19 +57,19 @@ def test_a_finished_run_keeps_its_status_and_end_when_more_is_logged(run: Run) -
 
 
 def test_a_key_continues_its_run_until_it_is_finished(tracking_uri: str) -> None:
-    first = start("e", "trial", {"rank": 8}, {}, key="study/1")
+    first = start_run("e", "trial", {"rank": 8}, {}, key="study/1")
     first.metrics({"train/loss": 1.0}, step=1)
     first.finish("KILLED")
-    second = start("e", "trial", {"rank": 8}, {}, key="study/1")
-    other = start("e", "trial", {"rank": 8}, {}, key="study/2")
+    second = start_run("e", "trial", {"rank": 8}, {}, key="study/1")
+    other = start_run("e", "trial", {"rank": 8}, {}, key="study/2")
     assert second.id == first.id != other.id
     assert stored(second).info.status == "RUNNING"
     second.finish()
-    assert start("e", "trial", {"rank": 8}, {}, key="study/1").id != first.id
+    assert start_run("e", "trial", {"rank": 8}, {}, key="study/1").id != first.id
 
 
 def test_a_nested_run_names_its_parent_and_a_handle_can_be_sent_to_a_worker(run: Run) -> None:
-    child = pickle.loads(pickle.dumps(start("e", "trial", {}, {}, parent=run.id)))
+    child = pickle.loads(pickle.dumps(start_run("e", "trial", {}, {}, parent=run.id)))
     child.metrics({"val/kernel_distance": 0.1})
     assert stored(child).data.tags["mlflow.parentRunId"] == run.id
     assert stored(child).data.metrics == {"val/kernel_distance": 0.1}
@@ -146,11 +146,11 @@ def test_the_last_picture_is_logged_without_step_for_the_views(run: Run) -> None
 
 def test_an_unknown_run_is_told(tracking_uri: str) -> None:
     with pytest.raises(UserError, match=r"has no run 000.*MLFLOW_TRACKING_URI"):
-        resume("000")
+        resume_run("000")
 
 
 def test_a_deleted_experiment_is_told(run: Run) -> None:
     client = store.client()
     client.delete_experiment(stored(run).info.experiment_id)
     with pytest.raises(UserError, match="mlflow experiments restore"):
-        start("e", "idea", {}, {})
+        start_run("e", "idea", {}, {})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.tracking import start, store, views
+from services.tracking import start_run, store, views
 
 
 def tags(name: str = "e") -> dict[str, str]:
@@ -22,9 +22,9 @@ def state(entry: str) -> dict[str, Any]:
 
 
 def test_an_experiment_gets_its_views_once(tracking_uri: str) -> None:
-    start("e", "first", {}, {}).finish()
+    start_run("e", "first", {}, {}).finish()
     before = tags()
-    start("e", "second", {}, {}).finish()
+    start_run("e", "second", {}, {}).finish()
     assert tags() == before
     assert {json.loads(entry)["name"] for entry in before.values()} == {
         "1 Leaderboard",
@@ -37,7 +37,7 @@ def test_an_experiment_gets_its_views_once(tracking_uri: str) -> None:
 def test_every_filter_and_order_of_a_view_is_one_that_mlflow_takes(tracking_uri: str) -> None:
     """The page sends them as they are; MLflow knows no "or", for one."""
     for stage in ("train", "adapt", "sweep", "trial"):
-        with start("e", stage, {}, {"stage": stage}) as run:
+        with start_run("e", stage, {}, {"stage": stage}) as run:
             run.metrics({"val/kernel_distance": 0.1})
     client = store.client()
     place = client.get_experiment_by_name("e").experiment_id
@@ -69,7 +69,7 @@ def test_views_that_cannot_be_saved_do_no_harm(
 ) -> None:
     from mlflow.exceptions import MlflowException
 
-    start("e", "first", {}, {}).finish()
+    start_run("e", "first", {}, {}).finish()
     experiment = store.client().get_experiment_by_name("e")
 
     class Refusing:

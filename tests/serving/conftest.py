@@ -23,8 +23,8 @@ from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.prior.prior import Prior
-from services.tracking import registry
-from services.tracking.registry import Champion
+from registry import champion
+from registry.champion import Champion
 from serving.messages import DIMS
 
 # Voxels of three sizes, a turn about x and an x axis that runs to the left: a swapped axis, sign
@@ -91,13 +91,13 @@ def registered(folders: dict[Dim, Path]) -> dict[Dim, Champion]:
 def registry_of(present: dict[Dim, Champion]) -> Iterator[None]:
     """The registry has these champions and no others."""
 
-    def champion(dim: Dim) -> Champion:
+    def found(dim: Dim) -> Champion:
         if dim not in present:
             raise UserError(f"no model 'dti-{dim}@champion': train and register one: dvc repro")
         return present[dim]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "champion", champion)
+        patch.setattr(champion, "fetch_champion", found)
         yield
 
 

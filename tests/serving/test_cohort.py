@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from cohort.derivatives import Derivatives
-from evaluation.cohort import read
+from evaluation.volume_set import read_folder
 from models.config import Dim
-from services.tracking.registry import Champion
+from registry.champion import Champion
 from serving.cohort import main, spread
 from serving.sample import main as sample
 
@@ -37,7 +37,7 @@ def test_it_opens_as_derivatives_and_as_a_folder_to_audit(
     assert ids == ["sub-synth0001", "sub-synth0002", "sub-synth0003"]
     volumes, masks = derivatives.load(ids), derivatives.masks(ids)
     np.testing.assert_array_equal(masks, (volumes > 0).any(axis=1))
-    cohort, space = read(out)
+    cohort, space = read_folder(out)
     np.testing.assert_array_equal(cohort.volumes, volumes)
     assert space.shape == derivatives.space.shape
     assert json.loads((out / "dataset_description.json").read_text())["Simulated"] is True

@@ -10,7 +10,7 @@ import pytest
 from contracts import volume
 from contracts.errors import UserError
 from models.config import Dim
-from services.tracking.registry import Champion
+from registry.champion import Champion
 from serving.messages import sample_request
 from serving.replay import read_recipe, replay, request_of
 from serving.sampling import champion_model, folder_model, sample

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from models.config import Dim
-from services.tracking.registry import Champion
+from registry.champion import Champion
 from serving.sample import main
 
 ASKED = ["--dim", "3d", "--age", "65", "--sex", "F", "--seed", "1", "--steps", "2", "--map", "fa"]

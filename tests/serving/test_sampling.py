@@ -16,7 +16,7 @@ from contracts import volume
 from contracts.errors import UserError
 from contracts.maps import MAPS, map_spec
 from models.config import Dim
-from services.tracking.registry import Champion
+from registry.champion import Champion
 from serving.messages import SampleRequest, sample_request
 from serving.sampling import champion_model, describe, folder_model, sample
 from tests.serving.conftest import AGES, SPACE

@@ -18,12 +18,13 @@ from contracts import volume
 from contracts.errors import UserError
 from models.config import Dim
 from models.generator import Generator
-from services.tracking import registry, start
+from registry import versions
+from registry.packaging import save_model
+from services.tracking import start_run
 from serving import metrics
 from serving.client import Client
 from serving.messages import Sample
 from tests.serving.conftest import SPACE
-from training.register import save_model
 
 pytestmark = pytest.mark.acceptance
 
@@ -46,22 +47,22 @@ def champion_store(
     shutil.copy(store_template, root / "mlflow.db")
     folder = folders["3d"]
     generator = Generator.load(folder)
-    name = registry.model_name("3d")
+    name = versions.model_name("3d")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
         patch.setenv("DTI_CACHE", str(root / "cache"))
         patch.setenv("BENTOML_HOME", str(root / "bentoml"))
         patch.setenv("BENTOML_DO_NOT_TRACK", "true")
-        with start("acceptance", "tiny", {}, {}) as run:
+        with start_run("acceptance", "tiny", {}, {}) as run:
             pass
-        version = registry.add(
+        version = versions.add(
             name,
             lambda path, entity: save_model(generator, folder, path, entity),
             run_id=run.id,
             tags={"digest": generator.digest},
             description="",
         )
-        registry.promote(name, str(version.version))
+        versions.promote(name, str(version.version))
         yield
 
 

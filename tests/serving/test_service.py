@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from contracts import volume
 from models.config import Dim
 from models.generator import Generator
-from services.tracking.registry import Champion
+from registry.champion import Champion
 from serving.messages import sample_request
 from serving.sampling import champion_model, sample
 from tests.serving.conftest import AGES, SPACE, started

@@ -13,8 +13,8 @@ import pytest
 
 from cohort.derivatives import Derivatives
 from cohort.derive import Derive, derive
-from cohort.simulate import Simulate, recipe_hash, simulate
-from cohort.simulation.tissue import build_template
+from cohort.simulate import TISSUE_TEMPLATE, Simulate, recipe_hash, simulate
+from cohort.simulation.tissue import build_tissue_template
 from cohort.split import SplitSettings, split
 from cohort.subjects import load
 from cohort.template import make_template
@@ -43,7 +43,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
         data = Path("data")
         settings = Simulate(3, 4.0, "maps", 10, 0, 1300.0, FOUR)
         # Not calibrated to published means, which takes longer than all the rest.
-        build_template(4.0).save(data / f"work/simulate-{recipe_hash(settings)}/template.npz")
+        template = data / f"work/simulate-{recipe_hash(settings)}/{TISSUE_TEMPLATE}"
+        build_tissue_template(4.0).save(template)
         simulate(settings, data / "bids", data / "work", workers=1)
         source = str(data / "bids/derivatives/simulated")
         derive(Derive(source, 4, 1300, FOUR), data / "derivatives", data / "work", workers=1)
@@ -114,14 +115,14 @@ def test_the_service_gives_each_map(project: Path, generator: Generator) -> None
 
 
 def test_the_judge_reads_fa_and_md(project: Path, generator: Generator) -> None:
-    from evaluation.cohort import Cohort
     from evaluation.held_out import score
     from evaluation.membership import losses
+    from evaluation.volume_set import VolumeSet
 
     known = load(project / "data/derivatives", project / "data/split.json", "base", "train")
-    cohort = Cohort(known.volumes, known.conditions)
+    cohort = VolumeSet(known.volumes, known.conditions)
     assert losses(generator, cohort.take([0, 1])).shape == (2,)
-    np.testing.assert_array_equal(cohort.judged.volumes, known.volumes[:, :2])
+    np.testing.assert_array_equal(cohort.fa_and_md.volumes, known.volumes[:, :2])
     found = score(generator, known.volumes, known.volumes, known.conditions, samples=2, steps=1)
     assert np.isfinite(found.kernel_distance)
 

@@ -13,7 +13,7 @@ import pytest
 
 from contracts.errors import UserError
 from services.compute.cluster import cluster
-from services.tracking import Run, start, store
+from services.tracking import Run, start_run, store
 from training import study, tune
 from training.adapt import AdaptResult
 from training.objective import OBJECTIVE, PENALTY, Job, run_trial
@@ -65,7 +65,7 @@ def nan_inner(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
 
 @pytest.fixture
 def job(tmp_path: Path, tracking_uri: str) -> Job:
-    parent = start("e", "sweep", {}, {"stage": "sweep"})
+    parent = start_run("e", "sweep", {}, {"stage": "sweep"})
     trials = tmp_path / "study" / "trials"
     trials.mkdir(parents=True)
     return Job(
@@ -306,7 +306,7 @@ def test_command_lines_load_nothing_heavy() -> None:
         [
             sys.executable,
             "-c",
-            "import sys, training.register, training.tune, services.tracking.__main__; "
+            "import sys, registry.register, training.tune, services.tracking.__main__; "
             "print(sorted({'torch', 'mlflow', 'ray', 'optuna', 'numpy'} & set(sys.modules)))",
         ],
         check=True,

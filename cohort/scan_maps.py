@@ -1,4 +1,4 @@
-"""Maps and brain mask of one scan in its own space."""
+"""Maps and brain mask of one scan in its own space, which BIDS calls its native space."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort import dwi, masking, tensor
-from cohort.derivatives import possible
+from cohort.derivatives import valid_maps
 from cohort.importer import DwiScan, MapScan, Scan
 from cohort.tensor import B0_LIMIT
 from cohort.units import axial, to_physical
-from contracts import volume
+from contracts import bids, volume
 from contracts.errors import UserError
 
-# NIfTI code of a scanner's own coordinates.
+# The NIfTI code of a scanner's own coordinates.
 _XFORM_SCANNER = 1
-# What a sidecar of ready maps tells that still holds for them.
+# Fields of a source's sidecar that hold for the maps made from it.
 _CARRIED = ("Simulated", "FitMethod", "MaxBValue", "Site")
 
 
-class Native(NamedTuple):
-    """Maps (X, Y, Z) in physical units on the grid of `affine`, how they came about, remarks.
+class ScanMaps(NamedTuple):
+    """Maps of one scan in its own space.
 
     Parameters
     ----------
-    maps : fa, md and, where it is asked for, ad.
+    maps : values (X, Y, Z) in physical units by name: fa, md and, where it is asked for, ad.
+    mask : (X, Y, Z) brain mask.
+    affine : (4, 4) voxel index to mm in RAS+.
+    sidecar : how the maps were made, for the JSON files beside them.
+    notes : what was done differently for this scan.
     """
 
     maps: dict[str, NDArray[np.float32]]
@@ -39,14 +43,14 @@ class Native(NamedTuple):
     notes: tuple[str, ...]
 
 
-def load(scan: Scan, max_bvalue: float, with_ad: bool = False) -> Native:
+def load(scan: Scan, max_bvalue: float, with_ad: bool = False) -> ScanMaps:
     """Read ready maps, or fit the tensor to a DWI series.
 
     Parameters
     ----------
-    max_bvalue : in s/mm2; where no fit is possible below it, the lowest shells that allow one
-        are used and a note says so.
-    with_ad : AD too.
+    max_bvalue : highest b-value of the fit, in s/mm2. Where no fit is possible below it, the
+        lowest shells that allow one are used and a note says so.
+    with_ad : whether AD is wanted beside FA and MD.
 
     Raises
     ------
@@ -57,20 +61,19 @@ def load(scan: Scan, max_bvalue: float, with_ad: bool = False) -> Native:
     return _from_dwi(scan, max_bvalue, with_ad)
 
 
-def write(root: Path, scan: str, native: Native) -> None:
-    """Write the maps and the mask in the scan's own space, in BEP016 names."""
-    folder = root / scan / "dwi"
+def write(root: Path, scan: str, found: ScanMaps) -> None:
+    """Write the maps and the mask of a scan in its own space."""
+    folder = bids.derivatives_folder(root, scan)
     folder.mkdir(parents=True, exist_ok=True)
-    for spec, values in possible(native.maps).items():
-        stem = f"{scan}_model-tensor_param-{spec.name}_dwimap"
-        _write_image(folder / f"{stem}.nii.gz", values, native.affine)
-        meta = {"Parameter": spec.label, "Units": spec.unit or "1", **native.sidecar}
-        (folder / f"{stem}.json").write_text(json.dumps(meta, indent=2) + "\n")
-    mask = native.mask.astype(np.uint8)
-    _write_image(folder / f"{scan}_desc-brain_mask.nii.gz", mask, native.affine)
+    for spec, values in valid_maps(found.maps).items():
+        path = folder / bids.map_name(scan, None, spec)
+        _write_image(path, values, found.affine)
+        meta = {"Parameter": spec.label, "Units": spec.unit or "1", **found.sidecar}
+        bids.sidecar(path).write_text(json.dumps(meta, indent=2) + "\n")
+    _write_image(folder / bids.mask_name(scan, None), found.mask.astype(np.uint8), found.affine)
 
 
-def _from_maps(scan: MapScan, with_ad: bool) -> Native:
+def _from_maps(scan: MapScan, with_ad: bool) -> ScanMaps:
     fa, affine = volume.read(scan.fa)
     md = _read_like(scan.md, fa.shape, affine)
     if fa.ndim != 3:
@@ -98,10 +101,10 @@ def _from_maps(scan: MapScan, with_ad: bool) -> Native:
         "Mask": method,
     }
     notes = (f"{scan.md.name} in {found.md_unit}",) if found.md_unit != "mm^2/s" else ()
-    return Native(maps, mask & found.known, affine, sidecar, notes)
+    return ScanMaps(maps, mask & found.known, affine, sidecar, notes)
 
 
-def _from_dwi(scan: DwiScan, max_bvalue: float, with_ad: bool) -> Native:
+def _from_dwi(scan: DwiScan, max_bvalue: float, with_ad: bool) -> ScanMaps:
     series = dwi.read(scan.series)
     limit = dwi.fit_limit(series, max_bvalue)
     mask, method = _mask(scan, series)
@@ -128,7 +131,7 @@ def _from_dwi(scan: DwiScan, max_bvalue: float, with_ad: bool) -> Native:
         "MotionAndDistortionCorrection": "none here; as in the source",
     }
     maps = {"fa": found.fa, "md": found.md} | ({"ad": found.ad} if with_ad else {})
-    return Native(maps, mask, series.affine, sidecar, tuple(notes))
+    return ScanMaps(maps, mask, series.affine, sidecar, tuple(notes))
 
 
 def _mask(scan: DwiScan, series: dwi.Dwi) -> tuple[NDArray[np.bool_], str]:
@@ -153,11 +156,11 @@ def _read_like(
 
 
 def _sidecar(image: Path) -> dict[str, Any]:
-    path = dwi.sibling(image, ".json")
+    path = bids.sidecar(image)
     try:
         content = json.loads(path.read_text()) if path.exists() else {}
     except ValueError:
-        raise UserError(f"{path.name} is no valid JSON") from None
+        raise UserError(f"{path.name} is no valid JSON: mend or remove it") from None
     return content if isinstance(content, dict) else {}
 
 

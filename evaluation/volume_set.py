@@ -1,4 +1,4 @@
-"""A set of volumes with ages and sexes, from memory or from any folder of maps."""
+"""Sets of FA and MD volumes with ages and sexes, and how they are read from a folder."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts import volume
+from contracts.bids import PARTICIPANTS
 from contracts.condition import Condition, condition
 from contracts.errors import UserError
 from contracts.maps import MAPS, MapSpec
 from contracts.space import Space
 
-Array = NDArray[np.float32]
-
-PARTICIPANTS = "participants.tsv"
+Float32Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Cohort:
-    """A set of volumes.
+class VolumeSet:
+    """Volumes of several subjects or samples, with the age and sex of each.
 
     Parameters
     ----------
-    volumes : (n, maps, X, Y, Z), physical units.
-    conditions : age and sex of each.
-    ids : what each is called; "" where they have no name.
+    volumes : (n, maps, X, Y, Z) in physical units.
+    conditions : (n), age and sex of each volume.
+    ids : (n), the name of each volume; empty where the volumes have no names.
     """
 
-    volumes: Array
+    volumes: Float32Array
     conditions: Sequence[Condition]
     ids: Sequence[str] = field(default=())
 
@@ -42,31 +41,52 @@ class Cohort:
         return len(self.volumes)
 
     @property
-    def judged(self) -> Cohort:
-        """FA and MD alone, which lead every cohort's maps: what the judge asks about."""
+    def fa_and_md(self) -> VolumeSet:
+        """The same volumes with FA and MD only, which come first among every cohort's maps."""
         return replace(self, volumes=self.volumes[:, : len(MAPS)])
 
-    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> Cohort:
-        """The volumes of these rows."""
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> VolumeSet:
+        """Returns the volumes of these rows."""
         ids = tuple(self.ids[i] for i in rows) if self.ids else ()
-        return Cohort(self.volumes[rows], tuple(self.conditions[i] for i in rows), ids)
+        return VolumeSet(self.volumes[rows], tuple(self.conditions[i] for i in rows), ids)
+
+    def with_volumes(self, volumes: Float32Array) -> VolumeSet:
+        """Returns other volumes with the same conditions and names."""
+        return replace(self, volumes=volumes.astype(np.float32))
+
+    def followed_by(self, other: VolumeSet) -> VolumeSet:
+        """Returns the volumes of both sets, this one first; nameless ones are called by row."""
+        first, second = self._named(), other._named()
+        return VolumeSet(
+            np.concatenate([first.volumes, second.volumes]),
+            (*first.conditions, *second.conditions),
+            (*first.ids, *second.ids),
+        )
+
+    def _named(self) -> VolumeSet:
+        return replace(self, ids=self.ids or tuple(f"volume {i}" for i in range(len(self))))
 
 
-def read(folder: Path, space: Space | None = None) -> tuple[Cohort, Space]:
-    """Read the maps of a folder that this or another tool wrote.
+def read_folder(folder: Path, space: Space | None = None) -> tuple[VolumeSet, Space]:
+    """Reads a folder of FA and MD maps that this or any other tool wrote.
 
-    Every NIfTI file whose name holds ``FA`` or ``MD`` as a word (``sub-01_FA.nii.gz``,
-    ``sub-01_model-tensor_param-fa_dwimap.nii.gz``), in the folder or below; the subject is the
-    name's part before the first underscore. ``participants.tsv`` gives participant_id, age, sex.
+    Every NIfTI file in the folder or below it counts whose name contains ``FA`` or ``MD`` as a
+    word (``sub-01_FA.nii.gz``, ``sub-01_model-tensor_param-fa_dwimap.nii.gz``). The subject is
+    the part of the name before the first underscore. ``participants.tsv`` in the folder has the
+    columns participant_id, age and sex.
 
     Parameters
     ----------
-    space : grid that the maps must lie on; default: that of the first one.
+    space : the grid that the maps must lie on; None: the grid of the first map.
+
+    Returns
+    -------
+    The volumes, (n, 2, X, Y, Z) sorted by subject, and their grid.
 
     Raises
     ------
-    UserError : if there are no maps, one of a pair or a row of participants.tsv is missing, or a
-        volume does not lie on the grid.
+    UserError : if there are no maps, a subject lacks one of the two maps or its row in
+        participants.tsv, or a volume does not lie on the grid.
     """
     found = {spec.name: _files(folder, spec) for spec in MAPS}
     subjects = sorted(set().union(*found.values()))
@@ -86,13 +106,13 @@ def read(folder: Path, space: Space | None = None) -> tuple[Cohort, Space]:
     for i, subject in enumerate(subjects):
         for k, spec in enumerate(MAPS):
             volumes[i, k] = volume.read_on(found[spec.name][subject], space)
-    return Cohort(volumes, tuple(people[s] for s in subjects), tuple(subjects)), space
+    return VolumeSet(volumes, tuple(people[s] for s in subjects), tuple(subjects)), space
 
 
 def _files(folder: Path, spec: MapSpec) -> dict[str, Path]:
     word = re.compile(rf"(?<![a-z]){spec.name}(?![a-z])", re.IGNORECASE)
     out: dict[str, Path] = {}
-    # Unlike Path.rglob, this follows linked folders.
+    # glob.glob follows linked folders; Path.rglob does not.
     found = glob.glob(f"{glob.escape(str(folder))}/**/*.nii*", recursive=True)
     for path in map(Path, sorted(found)):
         name = path.name.split(".nii")[0]

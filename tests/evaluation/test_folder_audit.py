@@ -11,12 +11,12 @@ from click.testing import CliRunner
 
 from contracts import volume
 from evaluation.__main__ import main
-from evaluation.cohort import Cohort
-from evaluation.finding import Audit
+from evaluation.results import AuditResult
+from evaluation.volume_set import VolumeSet
 from tests.evaluation.people import LABELS, SPACE, people
 
 
-def write(folder: Path, cohort: Cohort) -> Path:
+def write(folder: Path, cohort: VolumeSet) -> Path:
     rows = ["participant_id\tage\tsex"]
     for name, maps, person in zip(cohort.ids, cohort.volumes, cohort.conditions, strict=True):
         for k, label in enumerate(("FA", "MD")):
@@ -35,14 +35,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"root": root, **{k: write(root / k, v) for k, v in sets.items()}}
 
 
-def run(folders: dict[str, Path], out: Path, *more: str) -> tuple[str, Audit]:
+def run(folders: dict[str, Path], out: Path, *more: str) -> tuple[str, AuditResult]:
     done = CliRunner().invoke(
         main,
         ["audit", str(folders["made"]), "--train", str(folders["train"]), "--test",
          str(folders["test"]), "--out", str(out), "--shuffles", "100", *more],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    return done.output, Audit.from_json(json.loads((out / "metrics.json").read_text()))
+    return done.output, AuditResult.from_json(json.loads((out / "metrics.json").read_text()))
 
 
 def test_a_folder_is_audited_and_reported(folders: dict[str, Path], tmp_path: Path) -> None:

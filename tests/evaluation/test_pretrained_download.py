@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from evaluation.weights import load
-from tests.evaluation.test_weights import medicalnet, saved
+from evaluation.pretrained_features import load
+from tests.evaluation.test_pretrained_features import medicalnet, saved
 
 
 class TestHub:
@@ -20,7 +20,7 @@ class TestHub:
     @staticmethod
     def fetch(name: str, hub: str, home: Path) -> subprocess.CompletedProcess[str]:
         code = (
-            "import sys; from evaluation.weights import load\n"
+            "import sys; from evaluation.pretrained_features import load\n"
             "print(sum(p.numel() for p in load('medicalnet', sys.argv[1]).network.parameters()))"
         )
         # The hub reads its variables once, when it is imported.

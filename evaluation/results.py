@@ -1,4 +1,8 @@
-"""What an audit says: findings, the answer to a question, the audit of a cohort."""
+"""Results of an audit and their JSON form.
+
+A `Finding` is the result of one measure, an `Answer` the result of one question (all its findings
+and a verdict), and an `AuditResult` the answers to all questions about one volume set.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +20,25 @@ Verdict = Literal["pass", "fail", "n too small", "not measured"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One number of an audit beside its yardsticks.
+    """The result of one measure, with the same number for reference sets beside it.
 
     Parameters
     ----------
-    name : key, e.g. ``kernel_distance``.
-    label : what a reader is shown.
-    unit : of value, interval, tolerance and yardsticks; "" for a number without unit.
-    value, low, high : estimate, zero where synthetic and real do not differ unless the label
-        says otherwise, and its 95 % interval.
-    tolerance : a difference of this size does not matter; None: reported, decides nothing.
-    p : permutation p-value, adjusted for all that decides the same question.
-    verdict : fail: differs beyond chance and beyond the tolerance. ``n too small``: a difference
-        of three tolerances could have been missed. ``not measured``: reported only.
-    needed : volumes per side that would do, where n is too small.
+    name : the key of the measure, e.g. ``kernel_distance``.
+    label : the measure's name as a reader sees it.
+    unit : the unit of value, interval, tolerance and yardsticks; "" for a number without unit.
+    value, low, high : the estimate and its 95 % interval. The value is zero on average where
+        synthetic and real volumes do not differ, unless the label says otherwise.
+    tolerance : the largest difference that does not matter; None: the measure is reported and
+        decides nothing.
+    p : the permutation p-value, adjusted for all measures that decide the same question.
+    verdict : ``fail``: the difference is beyond chance and beyond the tolerance. ``n too small``:
+        a difference of three tolerances could have been missed. ``not measured``: the measure is
+        reported only.
+    needed : the number of volumes per group that is enough, where n is too small.
     yardsticks : the same number for other sets, e.g. ``real``, ``gaussian``, ``copies``.
-    details : per region or per setting, where the finding sums several up.
+    details : name of a region or setting -> its value, low and high, for a measure that
+        summarises several.
     """
 
     name: str
@@ -50,11 +57,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one question.
+    """The result of one question.
 
     Parameters
     ----------
-    words : the verdict in a sentence.
+    words : the verdict as a sentence.
+    findings : one per measure of the question.
     """
 
     question: Question
@@ -63,7 +71,12 @@ class Answer:
     findings: tuple[Finding, ...]
 
     def finding(self, name: str) -> Finding:
-        """The finding called `name`; KeyError if there is none."""
+        """Returns the finding called `name`.
+
+        Raises
+        ------
+        KeyError : if there is none.
+        """
         for found in self.findings:
             if found.name == name:
                 return found
@@ -71,15 +84,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
-    """What a set of synthetic maps is worth.
+class AuditResult:
+    """The result of the audit of one synthetic set.
 
     Parameters
     ----------
-    name : of the synthetic set.
-    n : volumes of each set, e.g. ``{"synthetic": 64, "test": 36, "train": 86}``.
+    name : the name of the synthetic set.
+    n : the number of volumes of each set, e.g. ``{"synthetic": 64, "test": 36, "train": 86}``.
     answers : one per question, in the order of `QUESTIONS`.
-    about : where the sets come from: folders, digests, settings, seed.
+    about : the origin of the sets: folders, digests, settings, seed.
     """
 
     name: str
@@ -88,14 +101,19 @@ class Audit:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def answer(self, question: Question) -> Answer:
-        """The answer to `question`; KeyError if it was not asked."""
+        """Returns the answer to `question`.
+
+        Raises
+        ------
+        KeyError : if it was not asked.
+        """
         for one in self.answers:
             if one.question == question:
                 return one
         raise KeyError(question)
 
-    def with_findings(self, question: Question, more: Sequence[Finding]) -> Audit:
-        """The audit with more that was measured for a question; its verdict stays."""
+    def with_findings(self, question: Question, more: Sequence[Finding]) -> AuditResult:
+        """Returns a copy with further findings for a question, whose verdict does not change."""
         answers = tuple(
             replace(a, findings=(*a.findings, *more)) if a.question == question else a
             for a in self.answers
@@ -104,21 +122,21 @@ class Audit:
 
     @property
     def failed(self) -> tuple[Question, ...]:
-        """Questions whose verdict is fail."""
+        """The questions whose verdict is ``fail``."""
         return tuple(a.question for a in self.answers if a.verdict == "fail")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object; `schema` rises when a key changes its meaning or goes."""
+        """Returns a JSON object; `schema` rises when a key changes its meaning or is removed."""
         plain: dict[str, Any] = _without_nan({"schema": SCHEMA, **asdict(self)})
         return plain
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Audit:
-        """Inverse of `to_json`.
+    def from_json(cls, data: Mapping[str, Any]) -> AuditResult:
+        """Returns the audit result that `to_json` wrote.
 
         Raises
         ------
-        ValueError : if the schema is another one.
+        ValueError : if the file has another schema.
         """
         if data["schema"] != SCHEMA:
             raise ValueError(f"audit schema {data['schema']}, expected {SCHEMA}: audit again")
@@ -144,7 +162,7 @@ def _finding(data: Mapping[str, Any]) -> Finding:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no number for what was not computed."""
+    """Replaces NaN, which JSON does not have, by null."""
     if isinstance(value, dict):
         return {k: _without_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from contracts.errors import UserError
-from evaluation import weights
-from evaluation.weights import load
+from evaluation import pretrained_features
+from evaluation.pretrained_features import FeatureExtractor, load
 
 State = dict[str, torch.Tensor]
 
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds instead of minutes; what is tested does not depend on it."""
-    monkeypatch.setattr(weights, "_SIDE", {"medicalnet": 32, "radimagenet": 40})
-    monkeypatch.setattr(weights, "_CENTRE", 0.15)
+    monkeypatch.setattr(pretrained_features, "_LONGEST_SIDE", {"medicalnet": 32, "radimagenet": 40})
+    monkeypatch.setattr(pretrained_features, "_CENTRE", 0.15)
 
 
 def volumes(n: int, seed: int = 0) -> NDArray[np.float32]:
@@ -221,10 +221,10 @@ class TestRadImageNet:
 @pytest.mark.parametrize(("kind", "width"), [("medicalnet", 512), ("radimagenet", 3 * 2048)])
 class TestFeatures:
     @pytest.fixture
-    def extractor(self, kind: Any, request: pytest.FixtureRequest) -> weights.Extractor:
+    def extractor(self, kind: Any, request: pytest.FixtureRequest) -> FeatureExtractor:
         return load(kind, request.getfixturevalue(f"{kind}_file"))
 
-    def test_do_not_depend_on_the_batch(self, extractor: weights.Extractor, width: int) -> None:
+    def test_do_not_depend_on_the_batch(self, extractor: FeatureExtractor, width: int) -> None:
         images = volumes(3)
         together = extractor(images)
         assert together.shape == (3, 2 * width)
@@ -232,23 +232,23 @@ class TestFeatures:
         alone = np.concatenate([extractor(image[None]) for image in images])
         np.testing.assert_allclose(together, alone, atol=1e-5)
 
-    def test_tell_volumes_apart(self, extractor: weights.Extractor, width: int) -> None:
+    def test_tell_volumes_apart(self, extractor: FeatureExtractor, width: int) -> None:
         one, other = extractor(volumes(2))
         assert np.abs(one - other).max() > 1e-2 * np.abs(one).max()
 
-    def test_see_each_map_by_itself(self, extractor: weights.Extractor, width: int) -> None:
+    def test_see_each_map_by_itself(self, extractor: FeatureExtractor, width: int) -> None:
         images = volumes(1)
         brighter = images * np.array([1, 1.1], dtype=np.float32)[:, None, None, None]
         one, other = extractor(images)[0], extractor(brighter)[0]
         np.testing.assert_array_equal(one[:width], other[:width])
         assert np.abs(one[width:] - other[width:]).max() > 0
 
-    def test_impossible_voxels_are_clipped(self, extractor: weights.Extractor, width: int) -> None:
+    def test_impossible_voxels_are_clipped(self, extractor: FeatureExtractor, width: int) -> None:
         images = volumes(1)
         images[0, :, 8, 8, 8] = np.nan
         assert np.isfinite(extractor(images)).all()
 
-    def test_of_other_maps_are_refused(self, extractor: weights.Extractor, width: int) -> None:
+    def test_of_other_maps_are_refused(self, extractor: FeatureExtractor, width: int) -> None:
         with pytest.raises(ValueError, match=r"expected \(n, 2, X, Y, Z\)"):
             extractor(volumes(1)[:, :1])
 
@@ -305,5 +305,6 @@ class TestRefusals:
 
 
 def test_importing_is_cheap() -> None:
-    code = "import sys, evaluation.networks, evaluation.weights; assert 'torch' not in sys.modules"
+    modules = "evaluation.networks, evaluation.pretrained_features"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,1 @@
+"""What turns a trained generator into a version of a registered model."""
