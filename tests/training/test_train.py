@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cohort.template import make_template
+from contracts import closure
 from contracts.condition import Condition
 from contracts.errors import UserError
 from models.config import DiffusionConfig, Dim, NetworkConfig
@@ -46,6 +47,8 @@ def project(
 ) -> Path:
     write_cohort(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
+    # Workers import this checkout, wherever the installed package lies.
+    monkeypatch.setenv("PYTHONPATH", str(closure.ROOT))
     shutil.copytree(template, tmp_path / "data/template")
     return tmp_path
 
