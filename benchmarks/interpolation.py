@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 ROUNDS = 5
 
 
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most of some measurements, and how many there are."""
+    from statistics import median
+
+    return {"median": median(values), "least": min(values), "most": max(values), "n": len(values)}
+
+
 def sampled(image: Tensor, shift: Tensor) -> Tensor:
-    """`pull` of ours by torch's grid_sample."""
+    """`displaced` of ours by torch's grid_sample."""
     import torch
 
     shape = shift.shape[1:]
@@ -29,7 +36,7 @@ def sampled(image: Tensor, shift: Tensor) -> Tensor:
 
 
 def interpolated(image: Tensor, shift: Tensor) -> Tensor:
-    """`pull` of ours by scipy's map_coordinates."""
+    """`displaced` of ours by scipy's map_coordinates."""
     import numpy as np
     import torch
     from scipy.ndimage import map_coordinates
@@ -55,11 +62,11 @@ def pieces(shape: tuple[int, ...], width: float) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from benchmarks.costs import interleaved, ratio, summary
-    from models import warp
+    from benchmarks.costs import interleaved
+    from cohort import interpolation
 
     made = torch.Generator().manual_seed(0)
-    shift = warp.smooth(torch.randn(3, *shape, generator=made), 2 * width) * 4 * width**1.5
+    shift = interpolation.smooth(torch.randn(3, *shape, generator=made), 2 * width) * 4 * width**1.5
     out: dict[str, Any] = {}
 
     def compare(what: str, runs: dict[str, Callable[[], Any]], ring: int = 0) -> None:
@@ -77,7 +84,9 @@ def pieces(shape: tuple[int, ...], width: float) -> dict[str, Any]:
         out[what] = {
             name: {
                 "cpu_s": summary(found[name]),
-                "over_ours": ratio(found[name], found["ours"]),
+                "over_ours": summary(
+                    [a / b for a, b in zip(found[name], found["ours"], strict=True)]
+                ),
                 "largest_difference": float(np.abs(values[name] - values["ours"]).max()),
                 "largest_difference_inside": float(
                     np.abs(values[name][cut] - values["ours"][cut]).max()
@@ -87,14 +96,14 @@ def pieces(shape: tuple[int, ...], width: float) -> dict[str, Any]:
         }
 
     def grid_adjoint(values: Tensor) -> Tensor:
-        """The sums and weights of `push` as the gradient of grid_sample."""
+        """The sums and weights of `LinearInterpolation.adjoint` as the gradient of grid_sample."""
         both = torch.cat([values, torch.ones_like(values[:1])])
         image = torch.zeros_like(both, requires_grad=True)
         return torch.autograd.grad(sampled(image, shift), image, both)[0]
 
     def added(values: Tensor) -> np.ndarray[Any, Any]:
         """The same by np.add.at; corners and weights are found as ours finds them."""
-        matrix = warp.Places(shift)._matrix
+        matrix = interpolation.LinearInterpolation(shift)._matrix
         both = torch.cat([values, torch.ones_like(values[:1])]).flatten(1).numpy()
         sums = np.zeros((len(both), matrix.shape[1]), dtype=np.float32)
         for total, one in zip(sums, both, strict=True):
@@ -103,29 +112,29 @@ def pieces(shape: tuple[int, ...], width: float) -> dict[str, Any]:
 
     for count in (3, 9, 40):
         image = torch.randn(count, *shape, generator=made)
-        known = warp.Places(shift)
+        known = interpolation.LinearInterpolation(shift)
         compare(f"interpolation, {count} channels", {
-            "ours": partial(warp.pull, image, shift),
-            "ours, displacement seen before": partial(known.pull, image),
+            "ours": partial(interpolation.displaced, image, shift),
+            "ours, displacement seen before": partial(known.apply, image),
             "map_coordinates": partial(interpolated, image, shift),
             "grid_sample": partial(sampled, image, shift),
         })  # fmt: skip
     fine = torch.randn(6, *[2 * n - 1 for n in shape], generator=made)
     compare("interpolation, 6 channels of half steps", {
-        "ours": lambda: warp.pull(fine, shift),
+        "ours": lambda: interpolation.displaced(fine, shift),
         "map_coordinates": lambda: interpolated(fine, shift),
         "grid_sample": lambda: sampled(fine, shift),
     })  # fmt: skip
     few = torch.randn(3, *shape, generator=made)
     compare("adjoint, 3 channels and weights", {
-        "ours": lambda: torch.cat(warp.push(few, shift)),
+        "ours": lambda: torch.cat(interpolation.LinearInterpolation(shift).adjoint(few)),
         "gradient of grid_sample": lambda: grid_adjoint(few),
         "np.add.at": lambda: added(few),
     })  # fmt: skip
     for count, wide in ((3, width), (9, 0.7 * width)):
         image = torch.randn(count, *shape, generator=made)
         compare(f"smoothing, {count} channels, {wide:g} voxels", {
-            "ours": partial(warp.smooth, image, wide),
+            "ours": partial(interpolation.smooth, image, wide),
             "gaussian_filter": partial(filtered, image, wide),
         }, ring=round(4 * wide) + 1)  # fmt: skip
     return out

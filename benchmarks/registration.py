@@ -1,4 +1,4 @@
-"""Our registration beside dipy's, piece by piece: `python benchmarks/registration.py`.
+"""Our registration beside dipy's, piece by piece: `python -m benchmarks.registration`.
 
 Subjects that the group template was not made from are registered to it by each engine in turn.
 Told are CPU seconds of one core and what the displaced template leaves of the subject. Simulated
@@ -10,27 +10,24 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __package__ in (None, ""):  # run as a file: its folder, not the project, leads the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 import click
 
 from benchmarks.engines import CHANNELS, STEPS, Engine, Task, engines
 from contracts.console import command, progress, say
+from contracts.paths import WORK
 
 if TYPE_CHECKING:
-    from training.dataset import Subjects
+    from cohort.subjects import Subjects
 
 ROOT = Path(__file__).resolve().parent.parent
 # Simulated subjects are kept here.
-WORK = Path("data/work/registration")
-WIDTH_MM = 4.0
+KEPT = WORK / "registration"
+SIGMA_MM = 4.0
 # Registrations of a subject while a template is made: dipy would do each anew, since it cannot
 # start from a displacement; ours makes so many Gauss-Newton steps in all of them together.
 DIPY_REGISTRATIONS, OUR_STEPS = 5, 4 * 5 + STEPS
@@ -39,8 +36,9 @@ DIPY_REGISTRATIONS, OUR_STEPS = 5, 4 * 5 + STEPS
 def measured(engine: Engine, task: Task) -> dict[str, float]:
     """One registration: its costs, what it leaves, and how smooth the displacement is."""
     import numpy as np
-    from models.representation import brain
-    from models.warp import pull
+
+    from cohort.channels import brain
+    from cohort.interpolation import displaced, inverse_displacement
 
     begun = time.process_time()
     shift, inverse = engine(task)
@@ -48,14 +46,12 @@ def measured(engine: Engine, task: Task) -> dict[str, float]:
     inside = brain(task.volume.numpy()) & task.mask
     unmoved = task.template[:, ::2, ::2, ::2]
     before = (task.volume - unmoved).numpy()[:, inside].var(axis=1)
-    after = (task.volume - pull(task.template, shift)).numpy()[:, inside].var(axis=1)
+    after = (task.volume - displaced(task.template, shift)).numpy()[:, inside].var(axis=1)
     slopes = np.stack([np.stack(np.gradient(part)) for part in shift.numpy()])
     matrices = np.moveaxis(slopes, (0, 1), (-2, -1))[task.mask] + np.eye(3)
-    if inverse is None:  # by fixed-point iteration, as `models.warp.nearest`
-        inverse = -shift
-        for _ in range(6):
-            inverse = -pull(shift, inverse)
-    missed = (inverse + pull(shift, inverse)).square().sum(dim=0).sqrt().numpy()
+    if inverse is None:
+        inverse = inverse_displacement(shift)
+    missed = (inverse + displaced(shift, inverse)).square().sum(dim=0).sqrt().numpy()
     return {
         "cpu_s": seconds,
         **{f"left of {k}": float(v) for k, v in zip(CHANNELS, after / before, strict=True)},
@@ -67,12 +63,12 @@ def measured(engine: Engine, task: Task) -> dict[str, float]:
 
 def subjects(resolution: float, count: int, work: Path) -> Subjects:
     """The first subjects of the base group of params.yaml at this resolution, in mm."""
+    from cohort import subjects as known_subjects
     from cohort.derivatives import Derivatives
     from cohort.derive import Derive, derive
     from cohort.simulate import Simulate, simulate
     from cohort.split import Manifest
     from contracts import params
-    from training import dataset
 
     recipe = params.load(Simulate, "simulate")
     recipe = replace(
@@ -85,7 +81,7 @@ def subjects(resolution: float, count: int, work: Path) -> Subjects:
     ids = tuple(p.id for p in Derivatives.open(work / "derivatives").participants)
     manifest = Manifest(recipe.seed, {"base": {"train": ids, "val": (), "test": ()}})
     (work / "split.json").write_text(json.dumps(manifest.to_json()))
-    return dataset.load(work / "derivatives", work / "split.json", "base", "train")
+    return known_subjects.load(work / "derivatives", work / "split.json", "base", "train")
 
 
 def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
@@ -93,28 +89,27 @@ def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
     costs, in CPU seconds per subject."""
     import numpy as np
     import torch
-    from models.frame import Frame
-    from models.gaussian import design
-    from models.template import FINER
-    from models.warp import refined
 
-    from models import representation
+    from cohort import channels
+    from cohort.group_template import GroupTemplate, smoothing_sigma
+    from cohort.interpolation import upsampled
+    from cohort.regression import design
+    from cohort.template_estimator import FINER
 
     encoded, people = known.encoded(), known.conditions
-    mask = representation.reach(known.masks[:fitted])
-    width = WIDTH_MM / min(known.space.zooms)
+    mask = channels.reach(known.masks[:fitted])
+    sigma = smoothing_sigma(known.space)
     begun = time.process_time()
-    frame, _ = Frame.fit(encoded[:fitted], mask, people[:fitted], width=width)
+    group, _ = GroupTemplate.fit(encoded[:fitted], mask, people[:fitted], sigma)
     seconds = (time.process_time() - begun) / fitted
-    rows = torch.from_numpy(design(people).astype(np.float32) - frame.centre)
-    effects = torch.from_numpy(frame.effects)
+    rows = torch.from_numpy(design(people).astype(np.float32) - group.centre)
+    effects = torch.from_numpy(group.effects)
     found = []
     for volume, row in zip(encoded[fitted:], rows[fitted:], strict=True):
-        template = torch.from_numpy(frame.image) + refined(
-            torch.tensordot(row, effects, dims=1), FINER
-        )
-        inverse_sd = torch.from_numpy(frame.inverse_sd)
-        found.append(Task(torch.from_numpy(volume), template, inverse_sd, mask, width))
+        expected = upsampled(torch.tensordot(row, effects, dims=1), FINER)
+        template = torch.from_numpy(group.image) + expected
+        inverse_sd = torch.from_numpy(group.inverse_sd)
+        found.append(Task(torch.from_numpy(volume), template, inverse_sd, mask, sigma))
     return found, seconds
 
 
@@ -161,9 +156,8 @@ def main(resolution: float, fitted: int, held_out: int, few: bool, out: Path) ->
     import torch
     from threadpoolctl import threadpool_limits
 
-    from benchmarks.contest import versions
-    from benchmarks.costs import summary
-    from benchmarks.interpolation import pieces
+    from benchmarks.interpolation import pieces, summary
+    from benchmarks.result import machine, versions
     from cohort.simulate import Simulate
     from contracts import params
 
@@ -172,18 +166,19 @@ def main(resolution: float, fitted: int, held_out: int, few: bool, out: Path) ->
     ).stdout.strip()
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        work = WORK / f"{resolution:g}mm"
+        work = KEPT / f"{resolution:g}mm"
         known = subjects(resolution, fitted + held_out, work)
         say("template")
         people, template_s = tasks(known, fitted)
         report: dict[str, Any] = {
-            "command": f"python benchmarks/registration.py --resolution {resolution:g} "
+            "command": f"python -m benchmarks.registration --resolution {resolution:g} "
             f"--fitted {fitted} --held-out {held_out}" + " --few" * few,
             "commit": commit,
             "seeds": {"cohort": params.load(Simulate, "simulate").seed, "pieces": 0},
-            "machine": {**versions(), "threads": 1},
+            "machine": machine(threads=1),
+            "versions": versions(),
             "n": {"fitted": fitted, "held_out": held_out},
-            "pieces": pieces(known.space.shape, WIDTH_MM / resolution),
+            "pieces": pieces(known.space.shape, SIGMA_MM / resolution),
         }
         runs = {k: run for k, run in engines().items() if not (few and "[20, 20]" in k)}
         found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}

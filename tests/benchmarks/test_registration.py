@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from benchmarks import registration
 from benchmarks.engines import CHANNELS, Engine, Task, dipy, ours
 from benchmarks.interpolation import filtered, interpolated, pieces, sampled
-from models import warp
+from cohort import interpolation
 
 SHAPE = (14, 16, 12)
 
@@ -21,7 +21,7 @@ SHAPE = (14, 16, 12)
 @pytest.fixture
 def shift() -> torch.Tensor:
     made = torch.Generator().manual_seed(1)
-    return 3 * warp.smooth(torch.randn(3, *SHAPE, generator=made), 1.5)
+    return 3 * interpolation.smooth(torch.randn(3, *SHAPE, generator=made), 1.5)
 
 
 @pytest.fixture
@@ -44,13 +44,17 @@ def task() -> Task:
 def test_libraries_interpolate_as_we_do(library: object, finer: int, shift: torch.Tensor) -> None:
     assert callable(library)
     image = torch.randn(2, *[(n - 1) * finer + 1 for n in SHAPE])
-    np.testing.assert_allclose(library(image, shift), warp.pull(image, shift), atol=1e-4)
+    np.testing.assert_allclose(
+        library(image, shift), interpolation.displaced(image, shift), atol=1e-4
+    )
 
 
 def test_scipy_smooths_as_we_do_off_the_boundary() -> None:
     image = torch.randn(2, *SHAPE)
     inner = (slice(None), *[slice(5, -5)] * 3)
-    np.testing.assert_allclose(filtered(image, 1)[inner], warp.smooth(image, 1)[inner], atol=1e-4)
+    np.testing.assert_allclose(
+        filtered(image, 1)[inner], interpolation.smooth(image, 1)[inner], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
