@@ -78,7 +78,7 @@ def _without_modes(
     prior = generator.prior
     none = np.zeros((0, prior.scale.size), dtype=np.float32)
     power = stationary_power(
-        prior.normalised(seen.relative, conditions), prior.mask, prior.importance(), none
+        prior.residual_of_relative(seen.relative, conditions), prior.mask, prior.importance(), none
     ).astype(np.float32)
     bare = replace(
         prior.covariance,
@@ -143,7 +143,7 @@ def _refitted(
 
     given = directions(seen.transform) / prior.scale
     given = given if with_directions else given[:0]
-    fields = prior.normalised(seen.relative, conditions)
+    fields = prior.residual_of_relative(seen.relative, conditions)
     return replace(prior, covariance=Covariance.fit(fields, prior.mask, prior.importance(), given))
 
 

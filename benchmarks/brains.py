@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort import channels, row_cache
-from cohort.group_template import GroupTemplate, smoothing_width
+from cohort.group_template import GroupTemplate, smoothing_sigma
 from contracts.condition import Condition
 from contracts.maps import MAPS
 from contracts.space import Space
-from models.config import NetworkConfig, PathConfig
+from models.config import DiffusionConfig, NetworkConfig
 from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
@@ -60,7 +60,7 @@ def relative_subjects(
     """Encoded volumes (n, C, X, Y, Z) relative to a template that is made from them in `work`."""
     reach = channels.reach(channels.brain(volume) for volume in encoded)
     template, found = GroupTemplate.fit(
-        encoded, reach, conditions, smoothing_width(space), work / "template"
+        encoded, reach, conditions, smoothing_sigma(space), work / "template"
     )
     return RelativeSubjects.of(
         encoded, conditions, template, lambda i: np.array(found[i]), work, digest, sites
@@ -79,6 +79,6 @@ def prepare(
     seen = relative_subjects(encoded, people(n), space, work, f"{n} {shape}")
     prior = Prior.fit(seen.relative, seen.reach, people(n), transform=seen.transform)
     names = tuple(m.name for m in MAPS)
-    config = GeneratorConfig("3d", space, names, network, PathConfig(), Coverage.of(people(n)))
+    config = GeneratorConfig("3d", space, names, network, DiffusionConfig(), Coverage.of(people(n)))
     generator = Generator(config, prior)
     return generator, seen.residuals(prior, people(n), work)

@@ -25,7 +25,7 @@ from contracts.maps import MAPS, MapSpec
 from contracts.params import PARAMS_FILE, load
 from evaluation.gaussian_baseline import gaussian_volumes
 from evaluation.volume_set import VolumeSet
-from models.config import Dim, PathConfig
+from models.config import DiffusionConfig, Dim
 from models.generator import Generator
 from training.dataset import Residuals
 from training.loop import fit
@@ -190,8 +190,8 @@ def _coarse(settings: TrainSettings) -> TrainSettings:
 
 def _ddpm(settings: TrainSettings) -> TrainSettings:
     """The preset `ddpm`, with the sampler that needs few evaluations."""
-    path = PathConfig(path="ddpm", sampler="dpm++")
-    return replace(settings, path=path)
+    path = DiffusionConfig(path="ddpm", sampler="dpm++")
+    return replace(settings, diffusion=path)
 
 
 def _withheld(settings: TrainSettings) -> TrainSettings:

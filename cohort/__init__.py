@@ -1,1 +1,1 @@
-"""From scanner files to FA and MD volumes on one grid, and their splits."""
+"""From scanner files to maps on one grid, their split, and the group template."""

@@ -1,4 +1,4 @@
-"""Elastic registration: the small smooth displacement by which a template looks like a volume."""
+"""Registration of a template to a volume by a small smooth displacement (Gauss-Newton demons)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 from cohort.interpolation import displaced, smooth
 
-# Damping of the pooled equations of a step, in squared standard deviations per squared voxel:
-# where an image is flat, it does not say where it has moved.
+# Damping of the locally averaged equations, in squared standard deviations per squared voxel. It
+# regularises flat regions, which do not show where they have moved.
 _DAMPING = 0.5
-# Least damping relative to the equations' size: below it, single precision loses what one
+# Least damping relative to the equations' size: below it, single inverse_sd loses what one
 # direction says beside the others.
 _LEAST_DAMPING = 1e-6
 # Voxels that a place moves in one step at most.
 _LONGEST_STEP = 1.0
-# The equations are pooled with a Gaussian of this share of the displacement's width.
+# The equations are averaged with a Gaussian of this share of the displacements' sigma.
 _POOLING = 0.7
 # The six entries of a symmetric 3 x 3 matrix.
 _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
@@ -24,10 +24,10 @@ _PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 def register(
     volume: Tensor,
     template: Tensor,
-    precision: Tensor,
+    inverse_sd: Tensor,
     displacement: Tensor,
     steps: int,
-    width: float,
+    sigma: float,
 ) -> Tensor:
     """Finds the displacement u for which template(x + u(x)) is like volume(x) in all channels.
 
@@ -39,16 +39,16 @@ def register(
     ----------
     volume : (C, X, Y, Z).
     template : (C, ...), on the volume's grid or a finer one.
-    precision : as the template: one over the standard deviation that differences have, 0 where
+    inverse_sd : as the template: one over the standard deviation that differences have, 0 where
         they do not count.
     displacement : (3, X, Y, Z) in voxels, to begin with.
-    width : of the smoothing of displacements, in voxels.
+    sigma : standard deviation of the Gaussian that smooths displacements, in voxels.
 
     Returns
     -------
     (3, X, Y, Z), in voxels.
     """
-    both, count = torch.cat([template, precision]), len(volume)
+    both, count = torch.cat([template, inverse_sd]), len(volume)
     for _ in range(steps):
         found = displaced(both, displacement)
         seen, weight = found[:count], found[count:]
@@ -59,12 +59,12 @@ def register(
                 [(slope[i] * slope[j]).sum(dim=0) for i, j in _PAIRS]
                 + [(part * error).sum(dim=0) for part in slope]
             ),
-            _POOLING * width,
+            _POOLING * sigma,
         )
         step = _solved(pooled[:6], pooled[6:])
         # torch's `norm` is slow along the first axis.
         length = step.square().sum(dim=0).sqrt().clamp(min=_LONGEST_STEP)
-        displacement = smooth(displacement + step * (_LONGEST_STEP / length), width)
+        displacement = smooth(displacement + step * (_LONGEST_STEP / length), sigma)
     return displacement
 
 

@@ -1,4 +1,4 @@
-"""The group template: a mean subject, and the displacement of each subject to it."""
+"""The group template: a mean subject, and how each subject's brain is displaced from it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cohort.template_estimator import FINER, TemplateEstimator, Volumes
 from contracts.condition import Condition
 from contracts.space import Space
 
-# Width of the Gaussian that smooths displacements: right for maps of 2 to 4 mm.
-_WIDTH_MM = 4.0
+# Standard deviation of the Gaussian that smooths displacements: right for maps of 2 to 4 mm.
+_SIGMA_MM = 4.0
 # Components of a displacement.
 AXES = 3
 # The template and the displacements are found in turns: so many rounds, so many steps of
@@ -30,17 +30,21 @@ _ROUNDS, _STEPS, _FINAL_STEPS = 4, 5, 12
 _UPDATES = 2
 # The estimate after the last whole round.
 _STATE = "estimate.safetensors"
-_ARRAYS = ("image", "effects", "centre", "precision", "mask")
+_ARRAYS = ("image", "effects", "centre", "inverse_sd", "mask")
 
 
 @dataclass(frozen=True, slots=True)
 class GroupTemplate:
-    """The template of a group, which is moved to each subject by a smooth displacement u.
+    """The template of the base group's training subjects, in the frame that they share.
 
-    Brains that are registered to a standard space still differ in shape by parts of a voxel, so
-    that a voxel of the grid is fluid in some and tissue in others. In the coordinates y = x + u(x)
-    of a template it is one of them (deformable templates: Joshi et al. 2004; Allassonniere et al.
-    2007).
+    The displacement u of a subject is defined on the subject's grid, in voxels: the subject's voxel
+    x corresponds to the point y = x + u(x) of the template. Sampling the template at y
+    (`cohort.interpolation.displaced`) brings it to the subject; the inverse displacement brings the
+    subject's maps to the template.
+
+    Brains in a standard space still differ in shape by parts of a voxel, so that one voxel of the
+    grid is fluid in some and tissue in others. A point of the template is one of the two
+    (deformable templates: Joshi et al. 2004; Allassonniere et al. 2007).
 
     Parameters
     ----------
@@ -49,18 +53,18 @@ class GroupTemplate:
     effects : (4, C, X, Y, Z), what the regressors of `cohort.regression.design`, less `centre`,
         add to it. (Sites are not told apart: they differ in values, not in shape.)
     centre : (4,), mean regressors of the subjects that the template was made from.
-    precision : (C, X, Y, Z), one over the standard deviation of what registration leaves; 0
+    inverse_sd : (C, X, Y, Z), one over the standard deviation of the residuals of registration; 0
         outside the mask.
     mask : (X, Y, Z), where a brain may be.
-    width : of the smoothing of displacements, in voxels.
+    sigma : standard deviation of the Gaussian that smooths displacements, in voxels.
     """
 
     image: Array
     effects: Array
     centre: Array
-    precision: Array
+    inverse_sd: Array
     mask: NDArray[np.bool_]
-    width: float
+    sigma: float
 
     @classmethod
     def fit(
@@ -68,7 +72,7 @@ class GroupTemplate:
         volumes: Volumes,
         mask: NDArray[np.bool_],
         conditions: Sequence[Condition],
-        width: float = 1.0,
+        sigma: float = 1.0,
         work: Path | None = None,
     ) -> tuple[GroupTemplate, Volumes]:
         """Estimates the template and the displacements of encoded volumes in turns.
@@ -78,7 +82,7 @@ class GroupTemplate:
         Parameters
         ----------
         volumes : (n, C, X, Y, Z).
-        width : in voxels; 4 mm are right for maps of 2 to 4 mm.
+        sigma : in voxels, see `smoothing_sigma`.
         work : folder for displacements. A call that was stopped goes on from it; it must belong to
             these arguments alone. None: they are kept in memory.
 
@@ -89,7 +93,7 @@ class GroupTemplate:
         """
         if work is None:
             with TemporaryDirectory() as folder:
-                template, kept = cls.fit(volumes, mask, conditions, width, Path(folder))
+                template, kept = cls.fit(volumes, mask, conditions, sigma, Path(folder))
                 return template, np.array(kept)
         n = len(volumes)
         rows = _design(conditions)
@@ -101,7 +105,7 @@ class GroupTemplate:
 
         def register(start: Volumes, steps: int, what: str, name: str) -> Array:
             def one(i: int) -> Array:
-                return estimator.registered(i, volumes[i], start[i], steps, width)
+                return estimator.estimate_displacement(i, volumes[i], start[i], steps, sigma)
 
             return row_cache.rows(work / f"{name}.npy", (n, AXES, *mask.shape), one, what)
 
@@ -112,21 +116,21 @@ class GroupTemplate:
             first = 1 + estimator.restore(state)
             found = _centred(np.load(work / f"round-{first - 1}.npy", mmap_mode="r"))
         for k in range(first, _ROUNDS + 1):
-            estimator.update_precision(volumes, found)
+            estimator.update_inverse_sd(volumes, found)
             what = f"template, round {k} of {_ROUNDS}"
             found = _centred(register(found, _STEPS, what, f"round-{k}"))
             for _ in range(_UPDATES):
                 estimator.update_template(volumes, found)
             estimator.store(state, k)
             (work / f"round-{k - 1}.npy").unlink(missing_ok=True)
-        estimator.update_precision(volumes, found)
+        estimator.update_inverse_sd(volumes, found)
         template = cls(
             image=estimator.image.numpy(),
             effects=estimator.effects.numpy(),
             centre=centre,
-            precision=estimator.precision.numpy(),
+            inverse_sd=estimator.inverse_sd.numpy(),
             mask=mask,
-            width=width,
+            sigma=sigma,
         )
         return template, register(nothing, _FINAL_STEPS, "displacements", "displacements")
 
@@ -145,19 +149,19 @@ class GroupTemplate:
         (3, X, Y, Z), in voxels.
         """
         row = _design([condition])[0] - self.centre
-        precision = torch.from_numpy(self.precision)
+        inverse_sd = torch.from_numpy(self.inverse_sd)
         if boundary_only:
-            precision = precision.clone()
-            precision[:-1] = 0
+            inverse_sd = inverse_sd.clone()
+            inverse_sd[:-1] = 0
         estimator = TemplateEstimator(
             torch.from_numpy(self.image),
             torch.from_numpy(self.effects),
             torch.from_numpy(row[None]),
             self.mask,
-            precision,
+            inverse_sd,
         )
         nothing = np.zeros((AXES, *self.mask.shape), dtype=np.float32)
-        return estimator.registered(0, volume, nothing, _FINAL_STEPS, self.width)
+        return estimator.estimate_displacement(0, volume, nothing, _FINAL_STEPS, self.sigma)
 
     def on_grid(self) -> Array:
         """Returns the mean subject on the grid of volumes, (C, X, Y, Z)."""
@@ -166,23 +170,23 @@ class GroupTemplate:
     def arrays(self) -> dict[str, Any]:
         """Returns the template as arrays by name, to be stored."""
         return {name: getattr(self, name) for name in _ARRAYS} | {
-            "width": np.float32(self.width).reshape(1)
+            "sigma": np.float32(self.sigma).reshape(1)
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> GroupTemplate:
         """Inverse of `arrays`."""
         parts = {name: arrays[name] for name in _ARRAYS}
-        return cls(width=float(arrays["width"][0]), **parts)
+        return cls(sigma=float(arrays["sigma"][0]), **parts)
 
 
-def smoothing_width(space: Space) -> float:
-    """Returns the width of the smoothing of displacements in a space, in voxels.
+def smoothing_sigma(space: Space) -> float:
+    """Returns the standard deviation of the smoothing of displacements, in voxels of a space.
 
-    It is rounded to single precision, in which it is stored: a later registration then finds the
+    It is rounded to single inverse_sd, in which it is stored: a later registration then finds the
     same displacement to the last bit.
     """
-    return float(np.float32(_WIDTH_MM / min(space.zooms)))
+    return float(np.float32(_SIGMA_MM / min(space.zooms)))
 
 
 class _Less(Sequence[Array]):

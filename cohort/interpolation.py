@@ -107,13 +107,13 @@ def upsampled(image: Tensor, finer: int) -> Tensor:
     return _along(image, [_between(n, finer) for n in image.shape[1:]])
 
 
-def smooth(image: Tensor, width: float) -> Tensor:
-    """Returns an image (C, X, Y, Z) convolved with a Gaussian of `width` voxels.
+def smooth(image: Tensor, sigma: float) -> Tensor:
+    """Returns an image (C, X, Y, Z) convolved with a Gaussian of standard deviation `sigma` voxels.
 
     At the edges of the grid the kernel is cut off and scaled to sum to one. (scipy's filter has no
     such mode.)
     """
-    return _along(image, [_kernel(n, width) for n in image.shape[1:]])
+    return _along(image, [_kernel(n, sigma) for n in image.shape[1:]])
 
 
 def _grid(shape: Sequence[int]) -> Tensor:
@@ -134,9 +134,9 @@ def _along(image: Tensor, matrices: Sequence[Tensor]) -> Tensor:
 
 
 @cache
-def _kernel(size: int, width: float) -> Tensor:
+def _kernel(size: int, sigma: float) -> Tensor:
     place = torch.arange(size).float()
-    rows = torch.exp(-((place[:, None] - place) ** 2) / (2 * width**2))
+    rows = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
     rows = torch.where(rows < _NEGLIGIBLE, 0, rows)
     kernel: Tensor = rows / rows.sum(dim=1, keepdim=True)
     return kernel

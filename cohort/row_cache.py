@@ -28,7 +28,7 @@ def rows(path: Path, shape: tuple[int, ...], row: Callable[[int], Array], what: 
     ----------
     path : the ``.npy`` file. Its name must tell everything that the rows depend on.
     shape : of the whole array.
-    row : called from several threads.
+    row : returns the i-th row; called from several threads.
     what : label of the progress bar.
 
     Raises

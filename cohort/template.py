@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cohort.subjects import SubjectFiles
     from cohort.template_estimator import Volumes
     from cohort.template_files import TemplateFiles
-    from cohort.template_qc import Registration, Spread
+    from cohort.template_qc import RegistrationQuality, RunningMoments
 
 _TABLE, _PICTURE = "registration.tsv", "qc.png"
 
@@ -39,34 +39,32 @@ def make_template(
     UserError : if the split names no training subjects, or a volume cannot be read.
     """
     from cohort import channels
-    from cohort.group_template import GroupTemplate, smoothing_width
+    from cohort.group_template import GroupTemplate, smoothing_sigma
+    from cohort.stage_output import whole_folder
     from cohort.subjects import SubjectFiles
     from cohort.template_files import TemplateFiles
-    from cohort.template_qc import Spread, picture
+    from cohort.template_qc import RunningMoments, plot
 
     train = SubjectFiles.find(derivatives, split, "base", "train")
     encoded = train.encoded(work)
     reach = channels.reach(channels.brain(volume) for volume in encoded)
-    width = smoothing_width(train.space)
+    sigma = smoothing_sigma(train.space)
     kept = work / f"template-{train.digest}-{closure.digest('cohort.template')}"
-    template, displacements = GroupTemplate.fit(encoded, reach, train.conditions, width, kept)
+    template, displacements = GroupTemplate.fit(encoded, reach, train.conditions, sigma, kept)
 
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    files = TemplateFiles(partial, train.space)
-    files.write_template(template, train.maps)
-    before, after = Spread(), Spread()
-    rows = _register(files, template, train, displacements, (before, after))
-    picture(template, before, after, train.maps, partial / _PICTURE)
-    others = [p.id for p in train.cohort.participants if p.id not in train.ids]
-    if others:
-        rows += _register(files, template, SubjectFiles.of(train.cohort, others))
-    with (partial / _TABLE).open("w", newline="") as stream:
-        table = csv.DictWriter(stream, list(rows[0].row()), delimiter="\t", lineterminator="\n")
-        table.writeheader()
-        table.writerows(row.row() for row in sorted(rows, key=lambda row: row.subject))
-    shutil.rmtree(out, ignore_errors=True)
-    partial.replace(out)
+    with whole_folder(out) as folder:
+        files = TemplateFiles(folder, train.space)
+        files.write_template(template, train.maps)
+        before, after = RunningMoments(), RunningMoments()
+        rows = _register(files, template, train, displacements, (before, after))
+        plot(template, before, after, train.maps, folder / _PICTURE)
+        others = [p.id for p in train.cohort.participants if p.id not in train.ids]
+        if others:
+            rows += _register(files, template, SubjectFiles.of(train.cohort, others))
+        with (folder / _TABLE).open("w", newline="") as stream:
+            table = csv.DictWriter(stream, list(rows[0].row()), delimiter="\t", lineterminator="\n")
+            table.writeheader()
+            table.writerows(row.row() for row in sorted(rows, key=lambda row: row.subject))
     shutil.rmtree(kept)
     say(f"{out}: a template of {len(train.ids)} subjects, {len(rows)} registered: see {_PICTURE}")
 
@@ -76,8 +74,8 @@ def _register(
     template: GroupTemplate,
     subjects: SubjectFiles,
     displacements: Volumes | None = None,
-    spreads: tuple[Spread, Spread] | None = None,
-) -> list[Registration]:
+    spreads: tuple[RunningMoments, RunningMoments] | None = None,
+) -> list[RegistrationQuality]:
     """Writes displacements and registered maps of subjects.
 
     Parameters
@@ -89,10 +87,10 @@ def _register(
 
     from cohort import channels
     from cohort.interpolation import displaced, inverse_displacement
-    from cohort.template_qc import Registration
+    from cohort.template_qc import RegistrationQuality
     from cohort.threads import each
 
-    def one(i: int) -> tuple[Registration, Array, Array]:
+    def one(i: int) -> tuple[RegistrationQuality, Array, Array]:
         subject, condition = subjects.ids[i], subjects.conditions[i]
         maps = subjects.cohort.load([subject], subjects.maps)
         encoded = channels.encode(maps, subjects.cohort.masks([subject]), subjects.maps)[0]
@@ -104,7 +102,7 @@ def _register(
         registered: Array = displaced(torch.from_numpy(maps[0]), inverse).numpy()
         files.write_subject(subject, u, registered, subjects.maps)
         zoom = min(subjects.space.zooms)
-        return Registration.of(subject, template, encoded, u, zoom), maps[0], registered
+        return RegistrationQuality.of(subject, template, encoded, u, zoom), maps[0], registered
 
     what = "register" if displacements is None else "write registered subjects"
     found = []

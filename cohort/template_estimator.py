@@ -1,4 +1,4 @@
-"""Estimates a template and the effects of age, sex and site from registered subjects."""
+"""Estimates a template and the effects of age and sex from registered subjects."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cohort.interpolation import LinearInterpolation, displaced, smooth, upsampl
 from cohort.regression import Array
 from cohort.threads import each
 
-# Steps of the template's grid per voxel. The voxel centres of different subjects fall on different
-# parts of a template's voxel, so that together they show it finer than any of them does.
+# Steps of the template's grid per voxel: sub-voxel displacements let the subjects resolve half a
+# voxel together.
 FINER = 2
 # Width of the smoothing of template updates, in voxels of the template.
 _BLUR = 0.6
@@ -24,23 +24,23 @@ _BLUR = 0.6
 _LEAST_WEIGHT, _LEAST_COARSE = 1.0, 0.3
 # Width of the smoothing of variances, in voxels, and the least standard deviation as a share of the
 # largest: below it there is the noise of a nearly empty voxel.
-_VARIANCE_WIDTH, _LEAST_SD_SHARE = 1.0, 0.05
+_VARIANCE_SIGMA, _LEAST_SD_SHARE = 1.0, 0.05
 
 # Volumes in memory, or rows that are read or computed one at a time.
 Volumes = Sequence[Array] | Array
 
 
 class TemplateEstimator:
-    """A template image, effects of regressors on it, and the precision of what both leave.
+    """A template image, the effects of regressors on it, and the sd of the residuals.
 
     Parameters
     ----------
     image : (C, FX, FY, FZ), on the fine grid.
-    effects : (4 + S, C, X, Y, Z), what a unit of each regressor adds.
-    rows : (n, 4 + S), regressors of the subjects, less their mean.
+    effects : (4, C, X, Y, Z), what a unit of each regressor adds.
+    rows : (n, 4), regressors of the subjects, less their mean.
     mask : (X, Y, Z), outside of which differences do not count.
-    precision : (C, X, Y, Z), one over the standard deviation that registration leaves; None until
-        `update_precision`.
+    inverse_sd : (C, X, Y, Z), one over the standard deviation that registration leaves; None until
+        `update_inverse_sd`.
     """
 
     def __init__(
@@ -49,29 +49,29 @@ class TemplateEstimator:
         effects: Tensor,
         rows: Tensor,
         mask: NDArray[np.bool_],
-        precision: Tensor | None = None,
+        inverse_sd: Tensor | None = None,
     ) -> None:
         self.image, self.effects, self._rows = image, effects, rows
         self._mask = torch.from_numpy(mask)
-        self.precision = torch.zeros(0) if precision is None else precision
+        self.inverse_sd = torch.zeros(0) if inverse_sd is None else inverse_sd
 
-    def registered(
-        self, i: int, volume: Array, displacement: Array, steps: int, width: float
+    def estimate_displacement(
+        self, i: int, volume: Array, displacement: Array, steps: int, sigma: float
     ) -> Array:
         """Returns the displacement (3, X, Y, Z) of the i-th subject; see
         `cohort.elastic_registration.register`."""
         found: Array = register(
             torch.from_numpy(np.array(volume)),
             self._expected(i),
-            upsampled(self.precision, FINER),
+            upsampled(self.inverse_sd, FINER),
             torch.from_numpy(np.array(displacement)),
             steps,
-            width,
+            sigma,
         ).numpy()
         return found
 
-    def update_precision(self, volumes: Volumes, displacements: Volumes) -> None:
-        """Computes the precision from what the displaced template leaves of the volumes."""
+    def update_inverse_sd(self, volumes: Volumes, displacements: Volumes) -> None:
+        """Computes the inverse_sd from what the displaced template leaves of the volumes."""
 
         def squares(i: int) -> NDArray[np.float64]:
             moved = displaced(self._expected(i), torch.from_numpy(np.array(displacements[i])))
@@ -83,7 +83,7 @@ class TemplateEstimator:
         for one in each(squares, len(volumes)):
             variance += one / len(volumes)
         mask = self._mask.numpy()
-        self.precision = torch.from_numpy(
+        self.inverse_sd = torch.from_numpy(
             np.where(mask, 1 / smoothed_sd(variance, mask), 0)
         ).float()
 
@@ -132,7 +132,7 @@ class TemplateEstimator:
         return int(stored["round"])
 
     def _expected(self, i: int) -> Tensor:
-        """Returns the template of the i-th subject's age, sex and site, on the fine grid."""
+        """Returns the template at the i-th subject's age and sex, on the fine grid."""
         added = torch.tensordot(self._rows[i], self.effects, dims=1)
         return self.image + upsampled(added, FINER)
 
@@ -150,10 +150,10 @@ def smoothed_sd(variance: NDArray[np.float64], mask: NDArray[np.bool_]) -> Array
     """
     from scipy.ndimage import gaussian_filter
 
-    weight = np.maximum(gaussian_filter(mask.astype(np.float64), _VARIANCE_WIDTH), 1e-6)
+    weight = np.maximum(gaussian_filter(mask.astype(np.float64), _VARIANCE_SIGMA), 1e-6)
     out = np.empty_like(variance)
     for i, image in enumerate(variance):
-        sd = np.sqrt(gaussian_filter(image * mask, _VARIANCE_WIDTH) / weight)
+        sd = np.sqrt(gaussian_filter(image * mask, _VARIANCE_SIGMA) / weight)
         least = max(_LEAST_SD_SHARE * float(sd[mask].max()), 1e-6)
         out[i] = np.where(mask, np.maximum(sd, least), least)
     deviations: Array = out.astype(np.float32)

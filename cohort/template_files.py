@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cohort.group_template import GroupTemplate
 from cohort.regression import Array
+from cohort.stage_output import hint
 from cohort.template_estimator import FINER
 from contracts import volume
 from contracts.errors import UserError
@@ -49,10 +50,7 @@ class TemplateFiles:
         """
         path = root / _SPACE
         if not path.exists():
-            raise UserError(
-                f"no group template in {root}: run `dvc repro template`, or bring the last one "
-                f"back with `dvc checkout {root}`"
-            )
+            raise UserError(f"no group template in {root}: {hint('template', root)}")
         return cls(root, Space.from_json(json.loads(path.read_text())))
 
     def template(self) -> GroupTemplate:
@@ -72,7 +70,9 @@ class TemplateFiles:
         """
         path = self._displacement(subject)
         if not path.exists():
-            raise UserError(f"{subject} is not registered: {path} is missing; `dvc repro template`")
+            raise UserError(
+                f"{subject} is not registered, no {path}: {hint('template', self.root)}"
+            )
         millimetres = np.moveaxis(volume.read_on(path, self.space), -1, 0)
         zooms = np.array(self.space.zooms, dtype=np.float32).reshape(3, 1, 1, 1)
         return np.ascontiguousarray(millimetres / zooms)

@@ -18,7 +18,7 @@ _WINDOW = {"fa": (0.8, 0.2), "md": (0.5, 0.15)}
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class RegistrationQuality:
     """How one subject lies relative to the template.
 
     Parameters
@@ -39,7 +39,7 @@ class Registration:
     @classmethod
     def of(
         cls, subject: str, template: GroupTemplate, encoded: Array, displacement: Array, zoom: float
-    ) -> Registration:
+    ) -> RegistrationQuality:
         """Measures one subject.
 
         Parameters
@@ -76,7 +76,7 @@ class Registration:
         return {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-class Spread:
+class RunningMoments:
     """Mean and standard deviation of volumes that are added one after the other."""
 
     def __init__(self) -> None:
@@ -102,15 +102,15 @@ class Spread:
         return sd
 
 
-def picture(
+def plot(
     template: GroupTemplate,
-    before: Spread,
-    after: Spread,
+    before: RunningMoments,
+    after: RunningMoments,
     maps: tuple[MapSpec, ...],
     path: Path,
 ) -> None:
     """Draws axial slices of FA and MD: the template, the mean of the subjects as they are and
-    registered, and the standard deviation of both. Registration that works lowers the latter.
+    registered, and the standard deviation of both. Good registration lowers the latter.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Work on one subject after another, on all cores."""
+"""An ordered parallel map over subjects, with one thread of torch each."""
 
 from __future__ import annotations
 

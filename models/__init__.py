@@ -1,1 +1,1 @@
-"""Generators of FA and MD: networks, probability paths, samplers, adapters."""
+"""Generators of diffusion tensor maps: a prior, a diffusion model on it, and adapters."""

@@ -33,7 +33,7 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class PathConfig:
+class DiffusionConfig:
     """How images become noise in training and noise becomes images in sampling.
 
     Parameters

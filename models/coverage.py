@@ -1,4 +1,5 @@
-"""Whom a generator has seen: enough to warn of requests far from them, too little to tell who."""
+"""Ages and sexes of the training subjects in bins of five years: enough to warn of extrapolation,
+too coarse to identify anyone."""
 
 from __future__ import annotations
 

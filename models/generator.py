@@ -55,7 +55,7 @@ class Generator:
         self.config = config
         self.prior = prior
         self.denoiser = denoiser or Denoiser(
-            config.dim, prior, config.network, config.path.path, config.drop_condition > 0
+            config.dim, prior, config.network, config.diffusion.path, config.drop_condition > 0
         )
         self._samplers: dict[tuple[SamplerName, int, torch.device], Sampler] = {}
 
@@ -154,7 +154,7 @@ class Generator:
         distances = None if masks is None else self._distances(masks, len(seeds))
         out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
         total = steps * -(-len(seeds) // _TOGETHER)
-        chosen_sampler = self._sampler(sampler or self.config.path.sampler, steps)
+        chosen_sampler = self._sampler(sampler or self.config.diffusion.sampler, steps)
         for start in range(0, len(seeds), _TOGETHER):
             chosen = [min(start + k, len(seeds) - 1) for k in range(_TOGETHER)]
             report: OnStep | None = None
@@ -203,11 +203,13 @@ class Generator:
                 null = self.denoiser(x, time, condition, withheld=everyone)
                 estimate = estimate.guided(null, guidance)
             # Near the noise, DDPM divides an error of the network by next to no signal.
-            return estimate.clipped(CLIP) if self.config.path.path == "ddpm" else estimate
+            return estimate.clipped(CLIP) if self.config.diffusion.path == "ddpm" else estimate
 
         given = None
         if distances is not None:
-            given = torch.from_numpy(self.prior.from_boundary(distances, conditions)).to(device)
+            given = torch.from_numpy(self.prior.relative_of_boundary(distances, conditions)).to(
+                device
+            )
         with torch.inference_mode():
             residual = sampler(denoise, draw, self.denoiser.mask, on_step, given)
         encoded = self.prior.volume(residual.cpu().numpy(), conditions, distances)

@@ -10,7 +10,7 @@ from contracts.errors import UserError
 from contracts.maps import map_spec
 from contracts.params import parse
 from contracts.space import Space
-from models.config import Dim, NetworkConfig, PathConfig
+from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.coverage import Coverage
 
 FORMAT = 8
@@ -35,7 +35,7 @@ class GeneratorConfig:
     space: Space
     maps: tuple[str, ...]
     network: NetworkConfig
-    path: PathConfig
+    diffusion: DiffusionConfig
     coverage: Coverage
     drop_condition: float = 0.0
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ def identity(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
             {"name": m.name, "unit": m.unit, "scale": m.scale} for m in map(map_spec, config.maps)
         ],
         "network": asdict(config.network),
-        "path": asdict(config.path),
+        "diffusion": asdict(config.diffusion),
         "drop_condition": config.drop_condition,
         "sites": list(sites),
     }
@@ -87,7 +87,7 @@ def from_json(content: dict[str, Any]) -> tuple[GeneratorConfig, tuple[str, ...]
         space=Space.from_json(stored["space"]),
         maps=tuple(m["name"] for m in stored["maps"]),
         network=parse(NetworkConfig, stored["network"], "network"),
-        path=parse(PathConfig, stored["path"], "path"),
+        diffusion=parse(DiffusionConfig, stored["diffusion"], "diffusion"),
         coverage=Coverage.from_json(content.get("coverage", {})),
         drop_condition=stored["drop_condition"],
         provenance=content["provenance"],

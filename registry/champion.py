@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contracts import paths
 from contracts.errors import UserError
 from models.config import Dim
 from registry.versions import ALIAS, champion_version, model_name
@@ -62,7 +63,7 @@ def fetch_champion(dim: Dim, uri: str | None = None) -> Champion:
 
 def _cache() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen) if chosen else store.project_root() / "data" / "work" / "champions"
+    return Path(chosen) if chosen else store.project_root() / paths.WORK / "champions"
 
 
 def _fetch(version: ModelVersion, folder: Path, uri: str | None) -> None:

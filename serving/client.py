@@ -1,4 +1,8 @@
-"""A small Python client of the sampling service."""
+"""A small Python client of the sampling service.
+
+BentoML's own client returns the file alone; the name and the recipe of a sample are in the headers
+of the answer.
+"""
 
 from __future__ import annotations
 

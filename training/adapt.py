@@ -96,10 +96,10 @@ def adapt_generator(
     prior = original.prior
     encoded = original.encode(data.train.volumes, data.train.masks)
     if settings.site_gain:
-        prior = prior.with_gain(encoded, data.train.conditions)
+        prior = prior.with_fitted_gain(encoded, data.train.conditions)
     config = original.config
     denoiser = Denoiser(
-        original.dim, prior, config.network, config.path.path, original.denoiser.null_token
+        original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
     )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     coverage = Coverage.of(data.train.conditions)
@@ -153,6 +153,7 @@ def adapt_generator(
 
 def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     """Adapt the base of `dim`, save to ``data/models/<dim>/adapted`` and log the run."""
+    from cohort.stage_output import whole_folder
     from evaluation.held_out import score
     from models.generator import Generator
     from training import stage
@@ -184,7 +185,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
             (base, paths.DERIVATIVES, paths.SPLIT),
         )
         with run:
-            with stage.replaced(out) as folder:
+            with whole_folder(out) as folder:
                 result = adapt_generator(base, folder, settings, held_out, data, work, run)
                 generator = Generator.load(folder)
                 generator.with_provenance({**generator.provenance, **tags}).save(folder)

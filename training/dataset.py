@@ -51,8 +51,8 @@ class Residuals:
 
         def residual(i: int) -> Array:
             one, who = volumes[i : i + 1], conditions[i : i + 1]
-            seen = one if relative else prior.relative(one, who)
-            made: Array = prior.normalised(seen, who)[0]
+            seen = one if relative else prior.to_relative(one, who)
+            made: Array = prior.residual_of_relative(seen, who)[0]
             return made
 
         shape = (len(volumes), prior.channels, *prior.mask.shape)

@@ -117,7 +117,7 @@ def _make(
     row_cache.rows(
         path.parent / _RELATIVE,
         (count, transform.channels, *shape),
-        lambda i: transform.relative(encoded[i], np.array(displacements[i])),
+        lambda i: transform.to_relative(encoded[i], np.array(displacements[i])),
         "relative to the template",
     )
     (path.parent / "displacements.npy").unlink()

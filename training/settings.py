@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.config import NetworkConfig, PathConfig
+from models.config import DiffusionConfig, NetworkConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class TrainSettings:
     """
 
     network: NetworkConfig
-    path: PathConfig
+    diffusion: DiffusionConfig
     loop: LoopSettings
     condition_on_site: bool = False
 

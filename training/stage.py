@@ -39,23 +39,6 @@ def work_folder(name: str, *content: Any) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` when it is whole.
-
-    Until then, also after a kill, the last good output stays.
-    """
-    partial, old = (folder.with_name(f"{folder.name}.{end}") for end in ("partial", "old"))
-    for leftover in (partial, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    partial.mkdir(parents=True)
-    yield partial
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def flat(settings: Any, prefix: str = "") -> dict[str, str]:
     """A nested dataclass as ``section/key`` -> text."""
     out: dict[str, str] = {}

@@ -54,6 +54,7 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
     UserError : if data are missing, the cluster is too small, or the loss stops being a finite
         number.
     """
+    from cohort.stage_output import whole_folder
     from cohort.subjects import SubjectFiles
     from cohort.template_files import TemplateFiles
     from models.generator import Generator
@@ -77,7 +78,7 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
             generator = Generator.load(work / _TRAINED).with_provenance(
                 {"stage": "train", "group": "base", "subjects": len(part.ids), **tags}
             )
-            with stage.replaced(out) as folder:
+            with whole_folder(out) as folder:
                 generator.save(folder)
                 stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
             run.tags({"digest": generator.digest, "group": "base"})
@@ -146,7 +147,7 @@ def untrained(
         space=subjects.space,
         maps=tuple(m.name for m in subjects.maps),
         network=settings.network,
-        path=settings.path,
+        diffusion=settings.diffusion,
         coverage=Coverage.of(subjects.conditions),
         drop_condition=settings.loop.drop_condition,
     )

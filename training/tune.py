@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from contracts import closure, paths
 from contracts.console import command, say
 from contracts.errors import UserError
 from contracts.params import PARAMS_FILE, load
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from training.objective import Inner, Job
     from training.verdict import Verdict
 
-REPORT = Path("data/reports/tune/trials.json")
-_DATA = Path("data")
+REPORT = paths.REPORTS / "tune" / "trials.json"
 _SERVER = "set MLFLOW_TRACKING_URI to a server that they reach"
 
 
@@ -108,14 +108,15 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
     from training.objective import Job
     from training.trial import key_of
 
-    base = _DATA / "models" / settings.dim / "base"
+    base = paths.MODELS / settings.dim / "base"
     if not (base / "generator.json").exists():
         raise UserError(f"no generator in {base}; make it with `dvc repro train@{settings.dim}`")
-    derivatives, split = _DATA / "derivatives", _DATA / "split.json"
+    derivatives, split = paths.DERIVATIVES, paths.SPLIT
     data = AdaptData.load(derivatives, split)
     held_out = replace(load(HeldOutSettings, "adapt.held_out"), samples=settings.samples)
     fixed = {k: v for k, v in asdict(adapt).items() if k not in Choices.names()}
     identity = {
+        "code": closure.digest("training.adapt"),
         "base": json.loads((base / "generator.json").read_text())["digest"],
         "data": [data.train.digest, data.val.digest],
         "held_out": asdict(held_out),
@@ -123,7 +124,7 @@ def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
         "choices": asdict(settings.choices),
     }
     name = f"tune-{settings.dim}-{key_of(identity)}"
-    trials = (_DATA / "work" / name / "trials").resolve()
+    trials = (paths.WORK / name / "trials").resolve()
     trials.mkdir(parents=True, exist_ok=True)
     tags = lineage((base, derivatives, split)) | {"dim": settings.dim}
     run = _sweep(settings, trials.parent / "run.json", tags)

@@ -109,7 +109,7 @@ class PersonTissue:
 
 
 def effective_years(age: float) -> float:
-    """Return the years of ageing past `REFERENCE_AGE`, which count for more after 60.
+    """Return the years of ageing beyond an age of about 58; those after 60 count for more.
 
     Over adult life the result rises by about 1 per year.
     """

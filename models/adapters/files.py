@@ -51,9 +51,11 @@ def apply(path: Path, base: Generator) -> Generator:
             f"{path} adapts the generator {description['base']}, this one is {base.digest}: load "
             "the base it was trained on, or adapt again"
         )
-    prior = base.prior.scaled(tensors.pop("prior.gain").numpy())
+    prior = base.prior.with_gain(tensors.pop("prior.gain").numpy())
     config = base.config
-    denoiser = Denoiser(base.dim, prior, config.network, config.path.path, base.denoiser.null_token)
+    denoiser = Denoiser(
+        base.dim, prior, config.network, config.diffusion.path, base.denoiser.null_token
+    )
     denoiser.network.load_state_dict(base.denoiser.network.state_dict())
     adapter = build(description["method"], description["settings"])
     adapter.inject(denoiser.network)

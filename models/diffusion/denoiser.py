@@ -12,7 +12,7 @@ from cohort.regression import contrasts
 from contracts.condition import Condition
 from models.config import Dim, NetworkConfig, PathName
 from models.diffusion.network import PatchUNet
-from models.diffusion.path import Path
+from models.diffusion.path import ProbabilityPath
 from models.prior.prior import Prior
 from models.prior.spectrum import SpectralBasis, posterior_sd
 
@@ -61,13 +61,13 @@ class Estimate(NamedTuple):
 class Denoiser(nn.Module):
     """Estimates the clean residual r_0 from r_t = a r_0 + s eps, eps ~ N(0, 1).
 
-    ``flow`` : for a Gaussian field of power S in an orthonormal basis F, the best estimate is the
-        Wiener filter E[r_0 | r_t] = F^-1 [ a S / (a^2 S + s^2) F r_t ], which leaves the variance
-        s^2 S / (a^2 S + s^2) to each coefficient. The network's output, times the root of the mean
-        of these variances, is added to it (the preconditioning of Karras et al. 2022, eq. 7, for a
-        coloured Gaussian). The output starts at zero, so that an untrained denoiser *is* the
-        Gaussian model.
-    ``ddpm`` : the output predicts the noise, and the estimate is (r_t - s F) / a
+    ``flow`` : for a Gaussian field with diagonal covariance P in an orthonormal basis Q, the best
+        estimate is the Wiener filter E[r_0 | r_t] = Q^-1 [ a P / (a^2 P + s^2) Q r_t ], which
+        leaves the variance s^2 P / (a^2 P + s^2) to each coefficient. The network's output, times
+        the root of the mean of these variances, is added to it (the preconditioning of Karras et
+        al. 2022, eq. 7, for a coloured Gaussian). The output starts at zero, so that an untrained
+        denoiser *is* the Gaussian model.
+    ``ddpm`` : the output predicts the noise, and the estimate is (r_t - s output) / a
         (Ho et al. 2020, eq. 9 and 15). The network sees the noisy image alone.
 
     Parameters
@@ -93,7 +93,7 @@ class Denoiser(nn.Module):
         self.dim: Dim = dim
         self.null_token = null_token
         self.axis = _AXES[config.plane]
-        self.path = Path(path)
+        self.path = ProbabilityPath(path)
         channels = prior.channels
         self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
         self.basis = SpectralBasis(prior.covariance)
@@ -144,8 +144,8 @@ class Denoiser(nn.Module):
             images = torch.cat([noisy, mean], dim=1)
         else:
             mean, sd = torch.zeros_like(noisy), torch.ones_like(a)
-            left = a.clamp(min=_LEAST_SIGNAL)
-            start, scale = noisy * self.mask / left, -s / left
+            signal = a.clamp(min=_LEAST_SIGNAL)
+            start, scale = noisy * self.mask / signal, -s / signal
             images = noisy
         if self.dim == "3d":
             output = self.network(images, t, condition)

@@ -16,13 +16,13 @@ def errors(
     slices: Tensor | None = None,
     withheld: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the squared error of the network's output, summed over the brain, and the number of
-    values in each sum; (B,) each.
+    """Returns the squared error of the network's output, summed over the voxels that a brain may
+    reach, and the number of values in each sum; (B,) each.
 
-    With the clean estimate c + k F, F the output, it is |clean - r_0|^2 / k^2. For ``ddpm``, where
-    F predicts the noise, that is the loss of Ho et al. 2020, eq. 14. For ``flow``, k^2 is the
-    variance that the Gaussian model leaves. All times then weigh alike, and the number has a
-    yardstick: an untrained denoiser scores about 1, and what lies below 1 was learnt.
+    With the clean estimate c + k * output, it is |clean - r_0|^2 / k^2. For ``ddpm``, where the
+    output predicts the noise, that is the loss of Ho et al. 2020, eq. 14. For ``flow``, k^2 is the
+    variance that the Gaussian model leaves, so that all times weigh alike and the loss of an
+    untrained denoiser is about 1.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ _STEPS = 1000
 _EDGE = 1e-3
 
 
-class Path(nn.Module):
+class ProbabilityPath(nn.Module):
     """x_t = a(t) r_0 + s(t) eps, from the image at t = 0 to noise at t = 1; eps ~ N(0, 1).
 
     ``flow`` : rectified flow, a = 1 - t, s = t (Liu et al. 2023, eq. 1).

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.config import SamplerName
 from models.diffusion.denoiser import Estimate
-from models.diffusion.path import Path, sampling_times
+from models.diffusion.path import ProbabilityPath, sampling_times
 from models.prior.spectrum import SpectralBasis, posterior_sd, posterior_variance
 
 Denoise = Callable[[Tensor, float], Estimate]
@@ -22,39 +22,41 @@ OnStep = Callable[[int, int], None]
 _NODES = 8
 # Conjugate gradients for given channels end at this share of the squared error, or after so many
 # iterations. Near the noise, where most are needed, it takes some 20.
-_SOLVED = 1e-5
-_MOST = 40
+_CG_TOLERANCE = 1e-5
+_CG_ITERATIONS = 40
 
 
 class Sampler:
     """Turns noise into images by a few evaluations of a denoiser.
 
-    Let F x be the coefficients of the noisy image x, S their power, and D = m + d n the denoiser's
-    estimate of the clean image: m the Gaussian mean, d the Gaussian sd, n the network's
-    correction. In y = F x / q with q^2 = a^2 S + s^2, the probability flow
+    Let Q x be the coefficients of the noisy image x, P their variances, and D = m + d n the
+    denoiser's estimate of the clean image: m the Gaussian mean, d the Gaussian sd, n the network's
+    correction. In y = Q x / q with q^2 = a^2 P + s^2, the probability flow
     dx/dt = (s'/s) x + (a' - a s'/s) D becomes
 
-        dy = d F n / sqrt(1 + rho^2 S) d rho,    rho = a / s.
+        dy = d Q n / sqrt(1 + rho^2 P) d rho,    rho = a / s.
 
     The Gaussian mean has dropped out: without a correction any number of steps is exact (an
-    exponential integrator). The path is left in rho alone: both paths are one flow in other
-    coordinates. For ``ddpm`` m = S = 0 and d = 1.
+    exponential integrator). The path enters only through rho: both paths are one flow in other
+    coordinates. For ``ddpm`` m = P = 0 and d = 1.
 
     ``dpm++`` : n is extrapolated by the Adams-Bashforth rule of second order, in the time
         1 / (1 + rho) of the flow. For ``ddpm`` it is linear in log rho, which is DPM-Solver++(2M)
         (Lu et al. 2022, algorithm 2), of first order in the last step.
     ``ancestral`` : draws from the posterior of x at the next time given D (Ho et al. 2020,
-        eq. 7, between any two times). Its variance is raised by what the Gaussian model leaves to
-        D, coefficient by coefficient (as in Bao et al. 2022, theorem 1, for a single variance),
+        eq. 7, between any two times). Its variance is increased by the Gaussian posterior variance
+        of D, coefficient by coefficient (as in Bao et al. 2022, theorem 1, for a single variance),
         so that without a correction it is exact as well.
 
     Parameters
     ----------
-    basis : F and S.
+    basis : Q and P.
     steps : evaluations of the denoiser.
     """
 
-    def __init__(self, name: SamplerName, path: Path, basis: SpectralBasis, steps: int) -> None:
+    def __init__(
+        self, name: SamplerName, path: ProbabilityPath, basis: SpectralBasis, steps: int
+    ) -> None:
         self._name = name
         self._times = sampling_times(steps)
         grid = torch.tensor(self._times, dtype=torch.float64, device=basis.power.device)
@@ -65,9 +67,13 @@ class Sampler:
         self._power = (
             basis.power if self._gaussian else torch.zeros_like(basis.power[:1, :1, :1, :1])
         )
-        self._to: Callable[[Tensor], Tensor] = basis if self._gaussian else _same
-        self._back: Callable[[Tensor], Tensor] = basis.inverse if self._gaussian else _same
-        self._push = [] if name == "ancestral" else [self._gain(i) for i in range(steps)]
+        self._to_basis: Callable[[Tensor], Tensor] = basis if self._gaussian else _identity
+        self._from_basis: Callable[[Tensor], Tensor] = (
+            basis.inverse if self._gaussian else _identity
+        )
+        self._coefficients = (
+            [] if name == "ancestral" else [self._coefficient(i) for i in range(steps)]
+        )
 
     @torch.no_grad()
     def __call__(
@@ -93,7 +99,9 @@ class Sampler:
         """
         steps = len(self._times) - 1
         noise, inside = draw(), mask > 0
-        x = torch.where(inside, self._back(self._to(noise) * self._q(0)), self._s[0] * noise)
+        x = torch.where(
+            inside, self._from_basis(self._to_basis(noise) * self._q(0)), self._s[0] * noise
+        )
         previous = torch.zeros_like(noise)
         for i in range(steps):
             if given is not None:
@@ -107,9 +115,11 @@ class Sampler:
                 x = self._posterior(i, x, estimate.clean, draw(), inside)
             else:
                 n = estimate.correction
-                slope = n + self._ahead(i) * (n - previous)
+                slope = n + self._extrapolation(i) * (n - previous)
                 keep = self._q(i + 1) / self._q(i)
-                moved = self._back(self._to(x) * keep + self._to(slope) * self._push[i])
+                moved = self._from_basis(
+                    self._to_basis(x) * keep + self._to_basis(slope) * self._coefficients[i]
+                )
                 x = torch.where(inside, moved, x * (self._s[i + 1] / self._s[i]))
                 previous = n
             if on_step is not None:
@@ -120,9 +130,9 @@ class Sampler:
         """Returns the estimate D once its last channels L are known to be g.
 
         D' = D + R_.L R_LL^-1 (g - D_L), with R the covariance that the Gaussian model leaves to D.
-        This is the conditional mean, exact without a correction. Replacing D_L alone (the usual
-        way to fill in images) would leave it to x_t to tell the other channels of g, where the
-        noise hides it.
+        This is the conditional mean, exact without a correction. If D_L alone were replaced (the
+        usual way to fill in images), the other channels would learn about g only through the noisy
+        x_t.
         """
         if not self._gaussian:
             return _with_last(clean, given)
@@ -131,7 +141,7 @@ class Sampler:
 
         def apply(v: Tensor, power: Tensor) -> Tensor:
             fields = _with_last(torch.zeros_like(clean), v)
-            return self._back(self._to(fields) * power)
+            return self._from_basis(self._to_basis(fields) * power)
 
         def solved(b: Tensor) -> Tensor:
             # Conjugate gradients, preconditioned by (R^-1)_LL, which would be the inverse of R_LL
@@ -141,8 +151,8 @@ class Sampler:
 
             x, r, z = torch.zeros_like(b), b, close(b)
             p, size = z, _dot(b, z)
-            enough = _SOLVED * size
-            for _ in range(_MOST):
+            enough = _CG_TOLERANCE * size
+            for _ in range(_CG_ITERATIONS):
                 # Each volume stops by itself: the others of its batch must not change it.
                 going = size > enough
                 if not going.any():
@@ -164,35 +174,35 @@ class Sampler:
         mean = next_s**2 * a / (next_a * s**2) * x + next_a * new * clean
         variance = next_s**2 * new
         every = variance + (next_a * new) ** 2 * posterior_variance(self._power, a, s)
-        fresh = self._back(self._to(z) * every.sqrt())
+        fresh = self._from_basis(self._to_basis(z) * every.sqrt())
         return mean + torch.where(inside, fresh, math.sqrt(variance) * z)
 
     def _q(self, i: int) -> Tensor:
         return torch.sqrt(self._a[i] ** 2 * self._power + self._s[i] ** 2)
 
-    def _gain(self, i: int) -> Tensor:
-        """Returns what one unit of n adds to F x from time i to the next."""
+    def _coefficient(self, i: int) -> Tensor:
+        """Returns what one unit of n adds to Q x from time i to the next."""
         if not self._gaussian:
             push = self._a[i + 1] - self._s[i + 1] * self._a[i] / self._s[i]
             return torch.full_like(self._power, push)
         power = self._power.double()
         total = torch.zeros_like(power)
-        t, s = self._clock(i), self._clock(i + 1)
+        t, s = self._time(i), self._time(i + 1)
         for node, weight in zip(*np.polynomial.legendre.leggauss(_NODES), strict=True):
             middle = (t + s) / 2 + (t - s) / 2 * float(node)
             q = ((1 - middle) ** 2 * power + middle**2).sqrt()
             total += weight * (t - s) / 2 * posterior_sd(power, 1 - middle, middle) / (middle * q)
         return (total * self._q(i + 1)).float()
 
-    def _ahead(self, i: int) -> float:
+    def _extrapolation(self, i: int) -> float:
         """Returns the weight of the last change of n: half a step in units of the last one."""
         if i == 0:
             return 0.0
-        step, last = (self._clock(k + 1) - self._clock(k) for k in (i, i - 1))
+        step, last = (self._time(k + 1) - self._time(k) for k in (i, i - 1))
         ratio = step / last / 2
         return ratio if math.isfinite(ratio) else 0.0
 
-    def _clock(self, i: int) -> float:
+    def _time(self, i: int) -> float:
         a, s = self._a[i], self._s[i]
         if self._gaussian:
             return float(s / (a + s))
@@ -207,5 +217,5 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(dim=(-4, -3, -2, -1), keepdim=True)
 
 
-def _same(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x

@@ -19,11 +19,11 @@ _POWER_FLOOR = 1e-3
 _LEAST_OVERLAP = 0.02
 # Principal components are kept as modes where they hold in other subjects: at most so many, each of
 # which explains at least this share of what it explains in the subjects that it was made from.
-_MOST_COMMON = 4
-_COMMON_SHARE = 0.4
+_MAX_COMPONENTS = 4
+_LEAST_HELD_OUT_SHARE = 0.4
 _FOLDS = 5
 # More subjects than this say little more about what subjects have in common.
-_ENOUGH = 300
+_MOST_SUBJECTS = 300
 # Bytes of the fields that are multiplied with others at a time.
 _BLOCK_BYTES = 256 * 2**20
 
@@ -67,8 +67,8 @@ class Covariance:
         weight : (C, X, Y, Z), how much a place counts.
         directions : (D, C, X, Y, Z), linearly independent or not; D may be 0.
         """
-        modes, variance = _spanned(fields, directions)
-        common, shared = _common(fields, modes)
+        modes, variance = _direction_modes(fields, directions)
+        common, shared = _shared_components(fields, modes)
         modes = np.concatenate([modes, common])
         power = stationary_power(fields, mask, weight, modes)
         shape = (len(modes), *power.shape)
@@ -79,7 +79,7 @@ class Covariance:
         )
 
 
-def _spanned(
+def _direction_modes(
     fields: Sequence[Array] | Array, directions: Array
 ) -> tuple[Array, NDArray[np.float64]]:
     """Returns orthonormal modes (K, N) that span the directions, and their variances."""
@@ -93,32 +93,34 @@ def _spanned(
     kept = size > 1e-6 * size[-1]
     basis = ((turn[:, kept] / np.sqrt(size[kept])).T @ flat).astype(np.float32)
     found = np.stack([basis @ one.ravel() for one in fields]).astype(np.float64)
-    spread = np.maximum(np.sqrt((found**2).mean(axis=0)), np.sqrt(_POWER_FLOOR))
-    shrunk, _ = oas(found / spread, assume_centered=True)
-    variance, turn = np.linalg.eigh(shrunk * spread * spread[:, None])
+    sd = np.maximum(np.sqrt((found**2).mean(axis=0)), np.sqrt(_POWER_FLOOR))
+    shrunk, _ = oas(found / sd, assume_centered=True)
+    variance, turn = np.linalg.eigh(shrunk * sd * sd[:, None])
     return (turn.T @ basis).astype(np.float32), np.maximum(variance, _POWER_FLOOR)
 
 
-def _common(fields: Sequence[Array] | Array, modes: Array) -> tuple[Array, NDArray[np.float64]]:
+def _shared_components(
+    fields: Sequence[Array] | Array, modes: Array
+) -> tuple[Array, NDArray[np.float64]]:
     """Returns the principal components of the rest that hold in other subjects, (K, N), and the
     variances that they have there, by five-fold cross-validation."""
-    n, size = min(len(fields), _ENOUGH), fields[0].size
+    n, size = min(len(fields), _MOST_SUBJECTS), fields[0].size
     if n < 4 * _FOLDS:
         return np.zeros((0, size), dtype=np.float32), np.zeros(0)
 
     def row(i: int) -> Array:
-        return _rest(fields[i], modes).ravel()
+        return _project_out(fields[i], modes).ravel()
 
     gram = _products(row, n, max(_BLOCK_BYTES // (4 * size), 1))
-    held = np.zeros((n, _MOST_COMMON))
+    held = np.zeros((n, _MAX_COMPONENTS))
     for fold in range(_FOLDS):
         new = np.arange(n) % _FOLDS == fold
         _, vectors = _components(gram[np.ix_(~new, ~new)])
         held[new] = (gram[np.ix_(new, ~new)] @ vectors) ** 2
     values, vectors = _components(gram)
     variance = held.mean(axis=0)
-    holds = variance >= _COMMON_SHARE * values / n
-    count = _MOST_COMMON if holds.all() else int(holds.argmin())
+    holds = variance >= _LEAST_HELD_OUT_SHARE * values / n
+    count = _MAX_COMPONENTS if holds.all() else int(holds.argmin())
     components = np.zeros((count, size), dtype=np.float32)
     for i in range(n if count else 0):
         components += np.outer(vectors[i, :count].astype(np.float32), row(i))
@@ -141,11 +143,11 @@ def _components(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
     """Returns the largest eigenvalues of a Gram matrix, and the weights of its rows whose sums are
     principal components of length 1."""
     values, vectors = np.linalg.eigh(gram)
-    values = np.maximum(values[::-1][:_MOST_COMMON], 1e-12)
-    return values, vectors[:, ::-1][:, :_MOST_COMMON] / np.sqrt(values)
+    values = np.maximum(values[::-1][:_MAX_COMPONENTS], 1e-12)
+    return values, vectors[:, ::-1][:, :_MAX_COMPONENTS] / np.sqrt(values)
 
 
-def _rest(field: Array, modes: Array) -> Array:
+def _project_out(field: Array, modes: Array) -> Array:
     """Returns a field less its projection on orthonormal modes."""
     flat = field.ravel()
     return np.asarray(flat - (modes @ flat) @ modes, dtype=np.float32).reshape(field.shape)
@@ -177,7 +179,7 @@ def stationary_power(
     products = np.zeros((len(weight), *grid[:2], grid[2] // 2 + 1))
     square = np.zeros(len(weight))
     for field in fields:
-        rest = _rest(field, modes) * weighed
+        rest = _project_out(field, modes) * weighed
         products += np.abs(rfftn(rest, grid, axes=axes)) ** 2
         square += (rest**2).sum(axis=axes)
     overlap = irfftn(np.abs(rfftn(weighed, grid, axes=axes)) ** 2, grid, axes=axes)

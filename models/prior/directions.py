@@ -37,7 +37,7 @@ def directions(transform: TemplateTransform) -> Array:
         add(len(mean) - 1, base / slope[-1])
         for axis in range(AXES):
             add(len(mean) + axis, base)
-    wide = smooth(torch.from_numpy(mean), 1.5 * template.width).numpy()
+    wide = smooth(torch.from_numpy(mean), 1.5 * template.sigma).numpy()
     for image in wide[:2]:
         add(slice(len(mean), None), np.stack(np.gradient(image)))
     return np.stack(out)

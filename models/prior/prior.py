@@ -129,20 +129,20 @@ class Prior:
 
     def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
         """Returns r of encoded volumes, clipped at -3 and 3; up to that the inverse of `volume`."""
-        return self.normalised(self.relative(volumes, conditions), conditions)
+        return self.residual_of_relative(self.to_relative(volumes, conditions), conditions)
 
-    def relative(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
+    def to_relative(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
         """Returns the relative volumes of encoded ones, which are registered for it."""
         own: Array = volumes / self.gain[:, None, None, None]
-        return own if self.transform is None else self.transform.registered(own, conditions)
+        return own if self.transform is None else self.transform.register(own, conditions)
 
-    def normalised(self, relative: Array, conditions: Sequence[Condition]) -> Array:
+    def residual_of_relative(self, relative: Array, conditions: Sequence[Condition]) -> Array:
         """Returns r of relative volumes (n, C, X, Y, Z)."""
         deviation = (relative - self.mean(conditions)) / self.scale * self.mask
         r: Array = to_scores(deviation, self.knots) * self.mask
         return r
 
-    def from_boundary(self, distances: Array, conditions: Sequence[Condition]) -> Array:
+    def relative_of_boundary(self, distances: Array, conditions: Sequence[Condition]) -> Array:
         """Returns the last channels of r as far as signed distances tell them.
 
         Parameters
@@ -157,8 +157,10 @@ class Prior:
         if self.transform is None:
             volumes = np.zeros((len(distances), *self.scale.shape), dtype=np.float32)
             volumes[:, -1] = distances
-            return self.normalised(volumes, conditions)[:, -1:]
-        known = self.normalised(self.transform.from_boundary(distances, conditions), conditions)
+            return self.residual_of_relative(volumes, conditions)[:, -1:]
+        known = self.residual_of_relative(
+            self.transform.relative_of_boundary(distances, conditions), conditions
+        )
         return known[:, len(self.gain) - 1 :]
 
     def volume(
@@ -173,12 +175,12 @@ class Prior:
         deviation = from_scores(residual, self.knots) * self.scale * self.mask
         out = (self.mean(conditions) + deviation).astype(np.float32)
         if self.transform is not None:
-            out = self.transform.absolute(out, distances)
+            out = self.transform.from_relative(out, distances)
         elif distances is not None:
             out[:, -1] = distances
         return out * self.gain[:, None, None, None]
 
-    def with_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
+    def with_fitted_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
         """Returns this prior with the gain that fits another group best, by least squares per map.
 
         Each volume is compared with what is expected of a brain of its own shape: compared with
@@ -194,25 +196,25 @@ class Prior:
         for _ in range(1 if self.transform is None else 2):
             products = np.zeros((2, len(self.gain)))
             for volume, condition in zip(volumes, conditions, strict=True):
-                one = fitted.expected(volume, condition) * self.mask
+                one = fitted.expected_for_shape(volume, condition) * self.mask
                 both = np.stack([volume * one, one**2]).astype(np.float64)
                 products += both.sum(axis=(2, 3, 4))
             change = products[0] / products[1]
             change[-1] = 1
-            fitted = fitted.scaled((fitted.gain * change).astype(np.float32))
+            fitted = fitted.with_gain((fitted.gain * change).astype(np.float32))
         return fitted
 
-    def expected(self, volume: Array, condition: Condition) -> Array:
+    def expected_for_shape(self, volume: Array, condition: Condition) -> Array:
         """Returns the encoded volume (C, X, Y, Z) expected of a brain of the shape of this one."""
         mean = self.mean([condition])
         if self.transform is not None:
-            found = self.relative(volume[None], [condition])
+            found = self.to_relative(volume[None], [condition])
             mean[:, -AXES:] = found[:, -AXES:]
-            mean = self.transform.absolute(mean, volume[None, -1])
+            mean = self.transform.from_relative(mean, volume[None, -1])
         own: Array = mean[0] * self.gain[:, None, None, None]
         return own
 
-    def scaled(self, gain: Array) -> Prior:
+    def with_gain(self, gain: Array) -> Prior:
         """Returns this prior with another gain."""
         return replace(self, gain=gain)
 

@@ -15,8 +15,8 @@ class SpectralBasis(nn.Module):
 
     The coefficients (B, C, X, Y, Z) are those of the cosine transform (DCT-II), rotated so that
     the first K of them belong to the modes. The rotation is a product of K Householder
-    reflections, I - U T U' in the compact form of Schreiber & Van Loan (1989). It nearly leaves
-    alone what is orthogonal to the modes.
+    reflections, I - U T U' in the compact form of Schreiber & Van Loan (1989). It is close
+    to the identity on what is orthogonal to the modes.
 
     Attributes
     ----------

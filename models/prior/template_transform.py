@@ -138,9 +138,9 @@ class TemplateTransform:
     @property
     def channels(self) -> int:
         """Channels of a relative volume: those of an encoded one, and the displacement's three."""
-        return len(self.template.precision) + AXES
+        return len(self.template.inverse_sd) + AXES
 
-    def relative(self, volume: Array, displacement: Array) -> Array:
+    def to_relative(self, volume: Array, displacement: Array) -> Array:
         """Returns the relative volume (C + 3, X, Y, Z): z, and u in voxels.
 
         Parameters
@@ -156,16 +156,16 @@ class TemplateTransform:
             z[k] = (scores[k] - (row[:k] * z[:k]).sum(axis=0)) / row[k]
         return np.concatenate([z[::-1] * mask, displacement * mask])
 
-    def registered(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
+    def register(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
         """Registers encoded volumes (n, C, X, Y, Z); returns relative ones (n, C + 3, X, Y, Z)."""
 
         def one(i: int) -> Array:
             found = self.template.displacement(volumes[i], conditions[i])
-            return self.relative(volumes[i], found)
+            return self.to_relative(volumes[i], found)
 
         return np.stack(list(each(one, len(volumes))))
 
-    def from_boundary(self, distances: Array, conditions: Sequence[Condition]) -> Array:
+    def relative_of_boundary(self, distances: Array, conditions: Sequence[Condition]) -> Array:
         """Returns what signed distances alone tell of relative volumes.
 
         Parameters
@@ -178,16 +178,16 @@ class TemplateTransform:
         other channels are 0.
         """
         template = self.template
-        count, shape = len(template.precision), template.mask.shape
+        count, shape = len(template.inverse_sd), template.mask.shape
         volumes = np.zeros((len(distances), count, *shape), dtype=np.float32)
         volumes[:, -1] = distances
         out = np.zeros((len(distances), self.channels, *shape), dtype=np.float32)
         for one, volume, condition in zip(out, volumes, conditions, strict=True):
-            found = self.relative(volume, template.displacement(volume, condition, True))
+            found = self.to_relative(volume, template.displacement(volume, condition, True))
             one[-1 - AXES :] = found[-1 - AXES :]
         return out
 
-    def absolute(self, relative: Array, distances: Array | None = None) -> Array:
+    def from_relative(self, relative: Array, distances: Array | None = None) -> Array:
         """Returns the encoded volumes of relative ones; inverse of `relative` inside the mask.
 
         The maps follow the boundary of the very brain: the signed distance of the result is that
@@ -198,7 +198,7 @@ class TemplateTransform:
         relative : (n, C + 3, X, Y, Z).
         distances : (n, X, Y, Z), signed distances that the results shall have instead.
         """
-        mask, count = self.template.mask, len(self.template.precision)
+        mask, count = self.template.mask, len(self.template.inverse_sd)
         image = torch.from_numpy(self.template.image)
         out = np.empty((len(relative), count, *mask.shape), dtype=np.float32)
         for i, one in enumerate(relative):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cohort.channels import at_depth, brain, count, decode, encode, reach, signed_distance
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, FA, MD
-from cohort.channels import at_depth, brain, count, decode, encode, reach, signed_distance
 from tests.cohort.tiny import tiny_volumes
 
 MAPS = (FA, MD)

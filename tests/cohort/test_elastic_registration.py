@@ -24,12 +24,12 @@ def test_a_displacement_is_found_again() -> None:
     assert left < 0.05 * float((volume - image).pow(2).mean())
 
 
-@pytest.mark.parametrize("precision", [1e-3, 1e3, 1e6])
-def test_any_precision_gives_numbers(precision: float) -> None:
-    """Where subjects hardly differ, precision has no bound."""
+@pytest.mark.parametrize("inverse_sd", [1e-3, 1e3, 1e6])
+def test_any_precision_gives_numbers(inverse_sd: float) -> None:
+    """Where subjects hardly differ, inverse_sd has no bound."""
     image = torch.zeros(1, *SHAPE)
     image[:, 5:9, 5:9, 5:9] = 1
-    exact = torch.full((1, *SHAPE), precision)
+    exact = torch.full((1, *SHAPE), inverse_sd)
     found = register(image.roll(1, 1), image, exact, STILL, 4, 1.0)
     assert bool(found.isfinite().all())
     assert float(found.abs().max()) < 4

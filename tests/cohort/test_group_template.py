@@ -139,6 +139,6 @@ def test_a_stopped_fit_goes_on(
 
 def test_arrays_make_the_same_template(fitted: tuple[GroupTemplate, np.ndarray]) -> None:
     again = GroupTemplate.from_arrays(fitted[0].arrays())
-    assert again.width == fitted[0].width
+    assert again.sigma == fitted[0].sigma
     for name, expected in fitted[0].arrays().items():
         np.testing.assert_array_equal(again.arrays()[name], expected)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts.errors import UserError
 from cohort import row_cache
+from contracts.errors import UserError
 
 SHAPE = (5, 2, 3)
 

@@ -79,7 +79,7 @@ def test_the_digest_follows_volumes_conditions_and_sites(tmp_path: Path) -> None
 def test_a_missing_volume_is_told(tmp_path: Path) -> None:
     part = written(tmp_path)
     sorted(part.cohort.root.rglob("*_dwimap.nii.gz"))[0].unlink()
-    with pytest.raises(UserError, match="no such volume: .*sub-0000"):
+    with pytest.raises(UserError, match=r"no such volume: .*sub-0000"):
         find(tmp_path)
 
 

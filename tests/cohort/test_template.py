@@ -37,9 +37,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(cohort: Path, data: Path) -> TemplateFiles:
     """Runs the stage on a cohort, with its output and work in the folder `data`."""
-    make_template(
-        cohort / "derivatives", cohort / "split.json", data / "template", data / "work"
-    )
+    make_template(cohort / "derivatives", cohort / "split.json", data / "template", data / "work")
     return TemplateFiles.open(data / "template")
 
 
@@ -94,7 +92,7 @@ def test_what_is_read_back_is_what_was_fitted(
     part = subjects(cohort)
     encoded = part.encoded(tmp_path)
     reach = channels.reach(channels.brain(encoded))
-    template, displacements = GroupTemplate.fit(encoded, reach, part.conditions, width=1.0)
+    template, displacements = GroupTemplate.fit(encoded, reach, part.conditions, sigma=1.0)
     for name, expected in template.arrays().items():
         np.testing.assert_array_equal(files.template().arrays()[name], expected, err_msg=name)
     for name, u in zip(part.ids, displacements, strict=True):
@@ -203,14 +201,14 @@ def test_the_digest_follows_template_and_displacements(data: Path, tmp_path: Pat
     assert TemplateFiles.open(data / "template").digest(names) == first
     assert files.digest(names[::-1]) != first
     moved = files.displacement(names[0])
-    files.write_subject(names[0], moved + 1, np.zeros((0, *BENT_SPACE.shape)), ())
+    files.write_subject(names[0], moved + 1, np.zeros((0, *BENT_SPACE.shape), np.float32), ())
     assert files.digest(names) != first
 
 
 def test_what_is_missing_is_told(cohort: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no group template in .*: run `dvc repro template`"):
         TemplateFiles.open(tmp_path)
-    with pytest.raises(UserError, match="sub-9999 is not registered: .*`dvc repro template`"):
+    with pytest.raises(UserError, match=r"sub-9999 is not registered, .*`dvc repro template`"):
         TemplateFiles.open(data / "template").displacement("sub-9999")
     with pytest.raises(UserError, match="no derivatives in"):
         make_template(tmp_path, cohort / "split.json", tmp_path / "out", tmp_path / "work")

@@ -10,9 +10,6 @@ import numpy as np
 import torch
 
 from cohort.derivatives import (
-    SPACE as SPACE_FILE,
-)
-from cohort.derivatives import (
     Derivatives,
     Participant,
     write_description,
@@ -20,6 +17,7 @@ from cohort.derivatives import (
     write_subject,
 )
 from cohort.interpolation import displaced, smooth
+from contracts.bids import SPACE as SPACE_FILE
 from contracts.condition import Condition
 from contracts.maps import MD
 from contracts.space import Space
@@ -85,9 +83,7 @@ def write_volumes(
     ids = [f"sub-{i:04d}" for i in range(len(conditions))]
     write_description(root, "tiny", simulated=True, generated_by="tests")
     participants = [
-        Participant(
-            name, c.age, c.sex, "base" if i < train else "target", sites[i % len(sites)]
-        )
+        Participant(name, c.age, c.sex, "base" if i < train else "target", sites[i % len(sites)])
         for i, (name, c) in enumerate(zip(ids, conditions, strict=True))
     ]
     write_participants(root, participants)

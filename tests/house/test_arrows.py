@@ -20,7 +20,7 @@ BELOW = {
     "evaluation": {"contracts", "cohort", "models"},
     "training": {"contracts", "cohort", "models", "services", "evaluation"},
     "registry": {"contracts", "cohort", "models", "services", "evaluation", "training"},
-    "serving": {"contracts", "cohort", "models", "services"},
+    "serving": {"contracts", "cohort", "models", "services", "registry"},
     "benchmarks": set(closure.PACKAGES) - {"serving", "benchmarks"},
 }
 ROOMS = [room for room in BELOW if (ROOT / room).is_dir()]

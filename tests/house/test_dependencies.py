@@ -20,7 +20,7 @@ EXTRAS = {
     "cohort": ["cohort"],
     "models": ["train"],  # a prior is fitted with scikit-learn; sampling needs none of it
     "evaluation": ["evaluation"],
-    "services": ["search"],
+    "services": ["search", "pipeline"],  # files are hashed by DVC where it is installed
     "training": ["search"],
     "registry": ["tracking"],
     "serving": ["serve"],

@@ -42,7 +42,7 @@ def test_a_sample_depends_on_its_own_seed_alone(generator: Generator, sampler: S
 def test_the_sampler_is_its_own_unless_another_is_asked_for(generator: Generator) -> None:
     own, other = (
         generator.sample(PEOPLE[:1], [7], 3, sampler=name)
-        for name in (generator.config.path.sampler, "ancestral")
+        for name in (generator.config.diffusion.sampler, "ancestral")
     )
     np.testing.assert_array_equal(own, generator.sample(PEOPLE[:1], [7], 3))
     assert not np.array_equal(own, other)
@@ -66,7 +66,7 @@ def test_ddpm_is_saved_loaded_and_sampled(sampler: SamplerName, tmp_path: Path) 
     generator = tiny_generator("2d", path=replace(DDPM, sampler=sampler))
     generator.save(tmp_path)
     loaded = Generator.load(tmp_path)
-    assert loaded.config.path == generator.config.path
+    assert loaded.config.diffusion == generator.config.diffusion
     volumes = loaded.sample(PEOPLE, [1, 2, 3], steps=5)
     assert np.isfinite(volumes).all()
     np.testing.assert_array_equal(volumes, generator.sample(PEOPLE, [1, 2, 3], steps=5))
@@ -77,7 +77,9 @@ def test_another_format_is_told(generator: Generator, tmp_path: Path) -> None:
     content = json.loads((tmp_path / CONFIG_FILE).read_text())
     content["identity"]["format"] -= 1
     (tmp_path / CONFIG_FILE).write_text(json.dumps(content))
-    with pytest.raises(UserError, match=f"generator format {FORMAT - 1} is not {FORMAT}: .* train it again"):
+    with pytest.raises(
+        UserError, match=f"generator format {FORMAT - 1} is not {FORMAT}: .* train it again"
+    ):
         Generator.load(tmp_path)
 
 

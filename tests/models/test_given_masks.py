@@ -10,7 +10,7 @@ from cohort import channels
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import FA, MD, MapSpec
-from models.config import Dim, PathConfig
+from models.config import DiffusionConfig, Dim
 from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
@@ -30,7 +30,7 @@ def brains(n: int, seed: int) -> np.ndarray:
     return inside
 
 
-def generator_of(dim: Dim, path: PathConfig) -> Generator:
+def generator_of(dim: Dim, path: DiffusionConfig) -> Generator:
     volumes, _, people = tiny_volumes(40)
     masks = brains(40, 0)
     volumes = np.where(masks[:, None], np.maximum(volumes, 1e-4), 0).astype(np.float32)
@@ -41,9 +41,9 @@ def generator_of(dim: Dim, path: PathConfig) -> Generator:
 
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])
-@pytest.mark.parametrize("path", [PathConfig(), DDPM], ids=["flow", "ddpm"])
+@pytest.mark.parametrize("path", [DiffusionConfig(), DDPM], ids=["flow", "ddpm"])
 def test_the_brain_is_the_one_given(
-    dim: Dim, path: PathConfig, monkeypatch: pytest.MonkeyPatch
+    dim: Dim, path: DiffusionConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator, masks = generator_of(dim, path), brains(3, 1)
     found: list[np.ndarray] = []

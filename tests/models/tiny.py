@@ -12,7 +12,7 @@ from cohort import channels
 from cohort.group_template import GroupTemplate
 from contracts.condition import Condition
 from contracts.maps import FA, MD
-from models.config import Dim, NetworkConfig, PathConfig
+from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
@@ -21,8 +21,8 @@ from models.prior.template_transform import TemplateTransform
 from tests.cohort.tiny import SPACE, people, tiny_volumes
 
 NETWORK = NetworkConfig(channels=(16, 16), attention=True)
-PATH = PathConfig()
-DDPM = PathConfig(path="ddpm", sampler="ancestral")
+PATH = DiffusionConfig()
+DDPM = DiffusionConfig(path="ddpm", sampler="ancestral")
 _COUNT = 24
 
 
@@ -30,7 +30,7 @@ def tiny_generator(
     dim: Dim,
     seed: int = 0,
     trained: bool = True,
-    path: PathConfig = PATH,
+    path: DiffusionConfig = PATH,
     network: NetworkConfig = NETWORK,
     drop_condition: float = 0.0,
 ) -> Generator:
@@ -40,7 +40,7 @@ def tiny_generator(
         space=SPACE,
         maps=("fa", "md"),
         network=network,
-        path=path,
+        diffusion=path,
         coverage=Coverage.of(people(_COUNT)),
         drop_condition=drop_condition,
     )
@@ -69,5 +69,5 @@ def template_prior(encoded: np.ndarray, reach: np.ndarray, known: Sequence[Condi
     """A prior of encoded volumes relative to their template."""
     template, displacements = GroupTemplate.fit(encoded, reach, known)
     transform = TemplateTransform.fit(template, encoded, displacements, known)
-    relative = [transform.relative(v, u) for v, u in zip(encoded, displacements, strict=True)]
+    relative = [transform.to_relative(v, u) for v, u in zip(encoded, displacements, strict=True)]
     return Prior.fit(np.stack(relative), reach, known, transform=transform)

@@ -10,19 +10,19 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from models.identity import GeneratorConfig
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
+from cohort import channels
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import MAPS
 from contracts.space import Space
-from models import representation
-from models.config import Dim, NetworkConfig, PathConfig
+from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.coverage import Coverage
 from models.generator import Generator
-from models.prior import Prior
+from models.generator_config import GeneratorConfig
+from models.prior.prior import Prior
 from registry import champion
 from registry.champion import Champion
 from serving.messages import DIMS
@@ -51,17 +51,17 @@ def tiny_generator(dim: Dim) -> Generator:
     mask[:, 2:-2, 2:-2, 1:-1] = True
     network_range = rng.normal(0.4, 0.1, (len(ages), 2, *SPACE.shape)) * mask[:, None]
     scales = np.array([m.scale for m in MAPS])[:, None, None, None]
-    encoded = representation.encode((network_range * scales).astype(np.float32), mask, MAPS)
+    encoded = channels.encode((network_range * scales).astype(np.float32), mask, MAPS)
     config = GeneratorConfig(
         dim=dim,
         space=SPACE,
         maps=("fa", "md"),
         network=NetworkConfig(channels=(16, 32)),
-        path=PathConfig(),
+        diffusion=DiffusionConfig(),
         coverage=Coverage.of(PEOPLE),
         provenance={"data": "random"},
     )
-    prior = Prior.fit(encoded, representation.reach(mask), conditions)
+    prior = Prior.fit(encoded, channels.reach(mask), conditions)
     generator = Generator(config, prior)
     torch.manual_seed(3)
     with torch.no_grad():

@@ -16,17 +16,21 @@ from cohort.derive import Derive, derive
 from cohort.simulate import TISSUE_TEMPLATE, Simulate, recipe_hash, simulate
 from cohort.simulation.tissue import build_tissue_template
 from cohort.split import SplitSettings, split
+from cohort.subjects import load
+from cohort.template import make_template
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, map_spec
-from models.config import NetworkConfig, PathConfig
+from models.config import DiffusionConfig, NetworkConfig
 from models.generator import Generator
 from training.settings import LoopSettings, TrainSettings
 from training.train import train
 
 FOUR = ("fa", "md", "ad", "rd")
 TINY = TrainSettings(
-    NetworkConfig(channels=(16, 16), attention=False), PathConfig(), LoopSettings(steps=2, batch=2)
+    NetworkConfig(channels=(16, 16), attention=False),
+    DiffusionConfig(),
+    LoopSettings(steps=2, batch=2),
 )
 
 
@@ -49,6 +53,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
         people = Derivatives.open(data / "derivatives").participants
         manifest = split(people, SplitSettings(seed=0, val=0.1, test=0.1), {})
         (data / "split.json").write_text(json.dumps(manifest.to_json()))
+        make_template()
         train("3d", TINY)
     return root
 
@@ -115,12 +120,11 @@ def test_the_judge_reads_fa_and_md(project: Path, generator: Generator) -> None:
     from evaluation.held_out import score
     from evaluation.membership import losses
     from evaluation.volume_set import VolumeSet
-    from training import dataset
 
-    known = dataset.load(project / "data/derivatives", project / "data/split.json", "base", "train")
+    known = load(project / "data/derivatives", project / "data/split.json", "base", "train")
     cohort = VolumeSet(known.volumes, known.conditions)
     assert losses(generator, cohort.take([0, 1])).shape == (2,)
-    np.testing.assert_array_equal(cohort.judged.volumes, known.volumes[:, :2])
+    np.testing.assert_array_equal(cohort.fa_and_md.volumes, known.volumes[:, :2])
     found = score(generator, known.volumes, known.volumes, known.conditions, samples=2, steps=1)
     assert np.isfinite(found.kernel_distance)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from models.loss import errors
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from contracts.errors import UserError
-from models.adapters.adapter import build
+from models.adapters.files import build
+from models.config import DiffusionConfig, Dim
+from models.diffusion.loss import errors
 from models.generator import Generator
-from tests.models.tiny import NETWORK, tiny_generator, tiny_volumes
+from tests.cohort.tiny import tiny_volumes
+from tests.models.tiny import DDPM, NETWORK, PATH, tiny_generator
 from training.dataset import Residuals
 from training.loop import _batch, fit
 from training.settings import LoopSettings
@@ -58,7 +60,7 @@ def run(
     [("2d", 1, 0.0), ("3d", 1, 0.0), ("2d", 3, 0.0), ("2d", 1, 0.5), ("3d", 1, 0.5)],
 )
 def test_resumed_equals_uninterrupted(
-    dim: Literal["2d", "3d"], accumulate: int, drop: float, tmp_path: Path
+    dim: Dim, accumulate: int, drop: float, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, accumulate=accumulate, drop_condition=drop)
     whole, broken = (tiny_generator(dim, trained=False, drop_condition=drop) for _ in range(2))
@@ -74,7 +76,7 @@ def test_resumed_equals_uninterrupted(
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])
 def test_accumulated_gradients_are_those_of_all_batches_at_once(
-    dim: Literal["2d", "3d"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dim: Dim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exact(*given: Any) -> tuple[torch.Tensor | None, ...]:
         parts = _batch(*given)
@@ -121,8 +123,9 @@ def test_another_seed_trains_another_network(tmp_path: Path) -> None:
     assert a.digest != b.digest
 
 
-def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    generator = tiny_generator("3d", seed=5)  # random weights: far above 1
+@pytest.mark.parametrize("path", [PATH, DDPM], ids=["flow", "ddpm"])
+def test_training_lowers_the_loss(path: DiffusionConfig, tmp_path: Path) -> None:
+    generator = tiny_generator("3d", seed=5, path=path)  # random weights: far above 1
     logged: list[float] = []
     fit(
         generator.denoiser,
@@ -152,7 +155,7 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
         lambda step: None,
         "test",
     )
-    assert any(bool(p.any()) for n, p in adapter._named().items() if n.endswith("up"))
+    assert any(bool(p.any()) for n, p in adapter.named_parameters().items() if n.endswith("up"))
     adapter.discard()
     for name, value in generator.denoiser.network.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -161,7 +164,7 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
 def test_slices_are_drawn_from_the_whole_axis_of_the_plane(tmp_path: Path) -> None:
     generator = tiny_generator("2d", network=replace(NETWORK, plane="coronal"))
     data, settings = data_of(generator, tmp_path), replace(SETTINGS, slices=64)
-    slices = _batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[5]
+    slices = _batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[4]
     assert slices is not None
     assert {int(k) for k in slices.flatten()} == set(range(generator.space.shape[1]))
 
@@ -177,7 +180,7 @@ def test_conditions_are_withheld_as_often_as_asked(tmp_path: Path) -> None:
     never = replace(settings, drop_condition=0.0)
     plain, dropping = (_batch(data, generator.denoiser, s, 0, 0, cpu) for s in (never, settings))
     assert plain[-1] is None
-    for one, other in zip(plain[:5], dropping[:5], strict=True):
+    for one, other in zip(plain[:4], dropping[:4], strict=True):
         assert one is not None
         assert torch.equal(one, other)  # type: ignore[arg-type]
 

@@ -1,36 +1,52 @@
-"""The stage `train`: one process or two, one model; stopped and started again, the same."""
+"""The stage `train`, after the stage `template`: one process or two, one model; stopped and started
+again, the same."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cohort.template import make_template
 from contracts.condition import Condition
 from contracts.errors import UserError
-from models.config import NetworkConfig, PathConfig
+from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.generator import Generator
 from services.compute.cluster import Cluster
 from services.compute.group import _share, together
 from services.tracking import store
-from tests.training.tiny_cohort import write_cohort
+from tests.cohort.tiny import write_cohort
+from tests.models.tiny import DDPM
 from training.settings import LoopSettings, TrainSettings
 from training.train import train
 
 SETTINGS = TrainSettings(
     NetworkConfig(channels=(16, 16)),
-    PathConfig(),
+    DiffusionConfig(),
     LoopSettings(steps=6, batch=2, accumulate=2, warmup=2, checkpoint_every=2, seed=3),
 )
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the stage `template` makes of the tiny cohort. Sites do not change it."""
+    data = tmp_path_factory.mktemp("data")
+    write_cohort(data)
+    make_template(data / "derivatives", data / "split.json", data / "template", data / "work")
+    return data / "template"
+
+
 @pytest.fixture
-def project(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(
+    tmp_path: Path, template: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     write_cohort(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(template, tmp_path / "data/template")
     return tmp_path
 
 
@@ -60,7 +76,7 @@ def test_two_processes_do_what_one_does_with_both_halves(project: Path, tracking
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert [run.info.status for run in runs] == ["FINISHED"] * 3
     left = [path.name for path in (project / "data/work").iterdir()]
-    assert sorted(name.split("-")[0] for name in left) == ["encoded", "frame"]
+    assert sorted(name.split("-")[0] for name in left) == ["encoded", "encoded", "relative"]
     rows = (project / "data/reports/train-3d.csv").read_text().splitlines()
     assert len(rows) == 2
     assert json.loads((project / "data/reports/train-3d.json").read_text())["steps"] == 1
@@ -78,7 +94,7 @@ def test_a_stopped_stage_goes_on(project: Path, monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(KeyboardInterrupt):
             train("3d", SETTINGS)
     with monkeypatch.context() as patch:  # the start is on disk: it is not made again
-        patch.setattr("models.prior.Prior.fit", stop)
+        patch.setattr("models.prior.prior.Prior.fit", stop)
         train("3d", SETTINGS)
     np.testing.assert_array_equal(weights(project), whole)
 
@@ -96,6 +112,35 @@ def test_workers_share_the_cluster() -> None:
         _share(Cluster(True, 9, 4), 5)
     with pytest.raises(UserError, match="as many CPUs"):
         _share(Cluster(True, 2, 0), 3)
+
+
+@pytest.mark.parametrize("dim", ["2d", "3d"])
+@pytest.mark.parametrize("path", [DiffusionConfig(), DDPM], ids=["flow", "ddpm"])
+def test_both_dimensions_and_paths_are_trained_and_sampled(
+    project: Path, dim: Dim, path: DiffusionConfig
+) -> None:
+    settings = replace(SETTINGS, diffusion=path, loop=replace(SETTINGS.loop, slices=2))
+    train(dim, settings)
+    generator = Generator.load(project / "data/models" / dim / "base")
+    assert generator.config.diffusion == path
+    assert generator.prior.transform is not None
+    assert generator.provenance["subjects"] == 24
+    report = json.loads((project / "data/reports" / f"train-{dim}.json").read_text())
+    assert report["steps"] == 6
+    # The prior is worth 1 on the flow; noise is of variance 1.
+    assert 0.5 < report["final_loss"] < 1.5
+    people = [Condition(30, "F"), Condition(75, "M")]
+    volumes = generator.sample(people, [1, 2], 4)
+    assert np.isfinite(volumes).all()
+    inside = volumes[:, 0] > 0
+    assert 0.2 < inside.mean() < 0.6  # 0.42 of the grid are brain
+    assert 0.2 < volumes[:, 0][inside].mean() < 0.8
+
+
+def test_without_a_template_it_says_what_to_run(project: Path) -> None:
+    shutil.rmtree(project / "data/template")
+    with pytest.raises(UserError, match=r"no group template in .*: run `dvc repro template`"):
+        train("3d", SETTINGS)
 
 
 def test_sites_and_withheld_conditions_are_trained(project: Path) -> None:

@@ -8,28 +8,28 @@ import pytest
 import torch
 
 from models.config import PathName
-from models.diffusion.path import Path, sampling_times
+from models.diffusion.path import ProbabilityPath, sampling_times
 
 
 def test_ddpm_has_the_published_variances() -> None:
     from monai.networks.schedulers import DDPMScheduler
 
     published = DDPMScheduler(schedule="linear_beta").alphas_cumprod.double()
-    a, s = Path("ddpm")(torch.arange(1, 1001, dtype=torch.float64) / 1000)
+    a, s = ProbabilityPath("ddpm")(torch.arange(1, 1001, dtype=torch.float64) / 1000)
     torch.testing.assert_close(a**2, published, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(s**2, 1 - published, rtol=1e-4, atol=1e-6)
 
 
 def test_the_flow_is_straight() -> None:
     t = torch.linspace(0, 1, 11)
-    a, s = Path("flow")(t)
+    a, s = ProbabilityPath("flow")(t)
     torch.testing.assert_close(a, 1 - t)
     torch.testing.assert_close(s, t)
 
 
 @pytest.mark.parametrize("name", ["flow", "ddpm"])
 def test_an_image_turns_into_noise_ever_more(name: PathName) -> None:
-    a, s = Path(name)(torch.linspace(0, 1, 3001))
+    a, s = ProbabilityPath(name)(torch.linspace(0, 1, 3001))
     assert (a[0], s[0]) == (1, 0)
     assert a[-1] < 0.012
     assert s[-1] == pytest.approx(1, abs=1e-4)
@@ -40,7 +40,7 @@ def test_an_image_turns_into_noise_ever_more(name: PathName) -> None:
 
 
 def draws(name: PathName) -> torch.Tensor:
-    return Path(name).draw(4000, torch.Generator().manual_seed(0))
+    return ProbabilityPath(name).draw(4000, torch.Generator().manual_seed(0))
 
 
 def test_times_of_the_flow_are_logit_normal() -> None:

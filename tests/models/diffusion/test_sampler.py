@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.config import PathName, SamplerName
 from models.diffusion.denoiser import Estimate
-from models.diffusion.path import Path, sampling_times
+from models.diffusion.path import ProbabilityPath, sampling_times
 from models.diffusion.sampler import Denoise, Draw, Sampler
 from models.prior.covariance import Covariance
 from models.prior.spectrum import SpectralBasis, posterior_sd
@@ -21,7 +21,7 @@ from tests.models.fields import SHAPE, coloured, white
 
 EVERYWHERE = torch.ones(SHAPE)
 WHITE, COLOURED = SpectralBasis(white(1)), SpectralBasis(coloured(1, peak=100.0))
-FLOW, DDPM = Path("flow"), Path("ddpm")
+FLOW, DDPM = ProbabilityPath("flow"), ProbabilityPath("ddpm")
 SAMPLERS: tuple[SamplerName, ...] = ("dpm++", "ancestral")
 
 
@@ -116,7 +116,7 @@ def test_ancestral_sampling_of_ddpm_comes_to_the_variance_with_the_steps() -> No
     assert short[2] < 0.1
 
 
-def scale_error(path: Path, steps: int, sd: float) -> float:
+def scale_error(path: ProbabilityPath, steps: int, sd: float) -> float:
     """Relative error of dpm++ where data are N(0, sd^2) and the Gaussian model, if any, believes
     in sd 1; the rest is correction. The true flow multiplies what it starts from by a known
     factor."""
@@ -219,10 +219,10 @@ def test_outside_the_mask_stays_empty(path: PathName, name: SamplerName) -> None
         seen.append(float(x[:, :, mask == 0].std()))
         return inner(x, t)
 
-    found = Sampler(name, Path(path), COLOURED, 4)(watch, drawing(4), mask)
+    found = Sampler(name, ProbabilityPath(path), COLOURED, 4)(watch, drawing(4), mask)
     assert float(found[:, :, mask == 0].abs().max()) < 1e-6
     assert found[:, :, mask > 0].std() > 0.1
-    _, s = Path(path)(torch.tensor(sampling_times(4)[:-1]))
+    _, s = ProbabilityPath(path)(torch.tensor(sampling_times(4)[:-1]))
     torch.testing.assert_close(torch.tensor(seen), s, atol=0.05, rtol=0)
 
 
@@ -251,7 +251,9 @@ def coupled() -> SpectralBasis:
 
 @pytest.mark.parametrize("path", [FLOW, DDPM], ids=["flow", "ddpm"])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_given_channels_are_known_on_the_way_and_in_the_end(name: SamplerName, path: Path) -> None:
+def test_given_channels_are_known_on_the_way_and_in_the_end(
+    name: SamplerName, path: ProbabilityPath
+) -> None:
     basis = coupled()
     begin, given = drawing(2, 0, channels=2)(), drawing(2, 1)()
     seen: list[tuple[Tensor, float]] = []

@@ -60,7 +60,9 @@ def test_is_zero_where_boundaries_do_not_differ_and_outside_the_mask() -> None:
     volumes, reach = _tied(12, 0.1)
     regression = BoundaryRegression.fit(volumes, reach, _people(12))
     assert not regression.slopes[:, :, ~reach].any()
-    np.testing.assert_array_equal(regression.removed_from(volumes)[:, :, ~reach], volumes[:, :, ~reach])
+    np.testing.assert_array_equal(
+        regression.removed_from(volumes)[:, :, ~reach], volumes[:, :, ~reach]
+    )
 
 
 def test_an_effect_of_age_on_both_is_left_to_the_regression() -> None:
@@ -70,7 +72,9 @@ def test_an_effect_of_age_on_both_is_left_to_the_regression() -> None:
     aged = volumes.copy()
     aged[:, :2] += age
     np.testing.assert_allclose(
-        BoundaryRegression.fit(aged, reach, people).slopes, BoundaryRegression.fit(volumes, reach, people).slopes, atol=1e-4
+        BoundaryRegression.fit(aged, reach, people).slopes,
+        BoundaryRegression.fit(volumes, reach, people).slopes,
+        atol=1e-4,
     )
 
 

@@ -127,7 +127,7 @@ def test_gain_finds_a_site_factor() -> None:
     volumes = (0.4 + 0.02 * rng.standard_normal((len(people), 2, *SHAPE))).astype(np.float32)
     prior = Prior.fit(volumes, np.ones(SHAPE, dtype=bool), people)
     factor = np.array([0.9, 1.1], dtype=np.float32)
-    found = prior.with_gain(volumes * factor[:, None, None, None], people)
+    found = prior.with_fitted_gain(volumes * factor[:, None, None, None], people)
     # The signed distance keeps its unit.
     np.testing.assert_allclose(found.gain, [factor[0], 1], rtol=1e-3)
 
@@ -135,7 +135,7 @@ def test_gain_finds_a_site_factor() -> None:
 def test_given_distances_are_those_of_the_volume(cohort: Cohort) -> None:
     encoded, mask, people = cohort
     prior = Prior.fit(encoded, mask, people)
-    told = prior.from_boundary(encoded[:2, -1], people[:2])
+    told = prior.relative_of_boundary(encoded[:2, -1], people[:2])
     np.testing.assert_array_equal(told, prior.residual(encoded[:2], people[:2])[:, -1:])
     other = encoded[:2, -1] + 1
     made = prior.volume(np.zeros_like(encoded[:2]), people[:2], other)

@@ -8,7 +8,7 @@ import torch
 
 from models.prior.covariance import Covariance
 from models.prior.spectrum import SpectralBasis, posterior_sd, posterior_variance
-from tests.models.fields import SHAPE, coloured, stationary, with_modes
+from tests.models.fields import SHAPE, coloured, with_modes
 
 
 @pytest.mark.parametrize("covariance", [coloured(2), with_modes()], ids=["stationary", "modes"])
@@ -23,7 +23,7 @@ def test_modes_are_the_first_coefficients() -> None:
     covariance = with_modes()
     basis = SpectralBasis(covariance)
     found = basis(torch.from_numpy(covariance.modes.astype(np.float32))).flatten(1)
-    # Half precision leaves a thousandth.
+    # Half inverse_sd leaves a thousandth.
     torch.testing.assert_close(found[:, :3].abs(), torch.eye(3), atol=3e-3, rtol=0)
     assert found[:, 3:].abs().max() < 3e-3
     np.testing.assert_array_equal(basis.power.flatten()[:3], covariance.variance)
@@ -52,7 +52,9 @@ def test_the_basis_diagonalises_the_covariance() -> None:
 def test_posteriors_are_those_of_a_gaussian() -> None:
     power = torch.tensor([0.5, 4.0], dtype=torch.float64)
     a, s = 0.3, 0.7
-    precision = 1 / power + a**2 / s**2
-    torch.testing.assert_close(posterior_variance(power, a, s), 1 / precision)
+    inverse_sd = 1 / power + a**2 / s**2
+    torch.testing.assert_close(posterior_variance(power, a, s), 1 / inverse_sd)
     fields = power.view(1, 1, 1, 2)
-    torch.testing.assert_close(posterior_sd(fields, a, s).flatten(), (1 / precision).mean().sqrt()[None])
+    torch.testing.assert_close(
+        posterior_sd(fields, a, s).flatten(), (1 / inverse_sd).mean().sqrt()[None]
+    )

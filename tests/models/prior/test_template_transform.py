@@ -40,7 +40,7 @@ def fitted(cohort: Cohort) -> Fitted:
 @pytest.fixture(scope="module")
 def relative(cohort: Cohort, fitted: Fitted) -> np.ndarray:
     transform, displacements = fitted
-    found = [transform.relative(v, u) for v, u in zip(cohort[0], displacements, strict=True)]
+    found = [transform.to_relative(v, u) for v, u in zip(cohort[0], displacements, strict=True)]
     return np.stack(found)
 
 
@@ -62,7 +62,7 @@ def test_relative_volumes_are_put_together_again(
     encoded, reach, _ = cohort
     transform, displacements = fitted
     np.testing.assert_array_equal(relative[:, -AXES:], displacements * reach)
-    again = transform.absolute(relative[:4])
+    again = transform.from_relative(relative[:4])
     for one, other, u in zip(encoded, again, displacements, strict=False):
         np.testing.assert_array_equal(channels.brain(one), channels.brain(other))
         at = LinearInterpolation(torch.from_numpy(u))
@@ -72,10 +72,8 @@ def test_relative_volumes_are_put_together_again(
         np.testing.assert_allclose(other[:, kept], one[:, kept], atol=1e-3)
 
 
-def test_registering_finds_the_same(
-    cohort: Cohort, fitted: Fitted, relative: np.ndarray
-) -> None:
-    found = fitted[0].registered(cohort[0][:3], cohort[2][:3])
+def test_registering_finds_the_same(cohort: Cohort, fitted: Fitted, relative: np.ndarray) -> None:
+    found = fitted[0].register(cohort[0][:3], cohort[2][:3])
     np.testing.assert_array_equal(found, relative[:3])
 
 
@@ -87,7 +85,9 @@ def test_channels_are_normal_and_apart_once_conditions_are_known(
     assert float(relative[:, :2][:, :, inside].std()) == pytest.approx(1, abs=0.15)
     alone = np.broadcast_to(np.eye(3).reshape(3, 3, 1, 1, 1), transform.mixing.shape)
     unmixed = replace(transform, mixing=alone.astype(np.float32))
-    raw = np.stack([unmixed.relative(v, u) for v, u in zip(cohort[0], displacements, strict=True)])
+    raw = np.stack(
+        [unmixed.to_relative(v, u) for v, u in zip(cohort[0], displacements, strict=True)]
+    )
     coupled, apart = (
         abs(np.corrcoef(a[:, 0][:, inside].ravel(), a[:, 1][:, inside].ravel())[0, 1])
         for a in (raw, relative)
@@ -99,10 +99,10 @@ def test_the_boundary_alone_is_enough_for_a_given_brain(cohort: Cohort, fitted: 
     encoded, _, known = cohort
     transform, _ = fitted
     distances = encoded[:2, -1]
-    told = transform.from_boundary(distances, known[:2])
+    told = transform.relative_of_boundary(distances, known[:2])
     assert not told[:, :2].any()
     assert told[:, 3:].any()
-    made = transform.absolute(told, distances)
+    made = transform.from_relative(told, distances)
     np.testing.assert_array_equal(made[:, -1], distances)
 
 
@@ -117,7 +117,7 @@ def test_a_brain_that_is_not_there_has_no_distance(prior: Prior, fitted: Fitted)
     template = fitted[0].template
     image = np.concatenate([template.image[:-1], 0 * template.image[-1:] - 9])
     nowhere = replace(fitted[0], template=replace(template, image=image))
-    made = nowhere.absolute(np.zeros((1, *prior.scale.shape), dtype=np.float32))
+    made = nowhere.from_relative(np.zeros((1, *prior.scale.shape), dtype=np.float32))
     assert np.isfinite(made).all()
     assert not channels.brain(made).any()
 
@@ -126,10 +126,10 @@ def test_a_gain_is_found_and_taken_away(cohort: Cohort, prior: Prior) -> None:
     encoded, _, known = cohort
     gain = np.array([1.1, 0.93, 1], dtype=np.float32)
     other = encoded * gain[:, None, None, None]
-    np.testing.assert_allclose(prior.with_gain(encoded, known).gain, 1, atol=0.01)
-    np.testing.assert_allclose(prior.with_gain(other, known).gain, gain, atol=0.015)
+    np.testing.assert_allclose(prior.with_fitted_gain(encoded, known).gain, 1, atol=0.01)
+    np.testing.assert_allclose(prior.with_fitted_gain(other, known).gain, gain, atol=0.015)
     np.testing.assert_allclose(
-        prior.scaled(gain).residual(other[:2], known[:2]),
+        prior.with_gain(gain).residual(other[:2], known[:2]),
         prior.residual(encoded[:2], known[:2]),
         atol=0.02,
     )
@@ -137,11 +137,13 @@ def test_a_gain_is_found_and_taken_away(cohort: Cohort, prior: Prior) -> None:
 
 def test_what_is_expected_of_a_brain_has_its_shape(cohort: Cohort, prior: Prior) -> None:
     encoded, reach, known = cohort
-    expected = prior.expected(encoded[0], known[0])
+    expected = prior.expected_for_shape(encoded[0], known[0])
     np.testing.assert_array_equal(expected[-1], encoded[0, -1])
     inside = reach & (encoded[0, -1] > 0.3)
     mean = encoded.mean(axis=0)
-    own, others = (np.square(encoded[0, :2] - v)[:, inside].mean() for v in (expected[:2], mean[:2]))
+    own, others = (
+        np.square(encoded[0, :2] - v)[:, inside].mean() for v in (expected[:2], mean[:2])
+    )
     assert own < 0.4 * others
 
 
@@ -149,9 +151,7 @@ def test_arrays_of_all_subjects_may_lie_elsewhere(cohort: Cohort, fitted: Fitted
     encoded, _, known = cohort
     transform, displacements = fitted
     moved = np.full(encoded.shape, np.nan, dtype=np.float32)
-    found = TemplateTransform.fit(
-        transform.template, encoded, displacements, known, moved=moved
-    )
+    found = TemplateTransform.fit(transform.template, encoded, displacements, known, moved=moved)
     assert np.isfinite(moved).all()
     for name, expected in transform.arrays().items():
         np.testing.assert_array_equal(found.arrays()[name], expected, err_msg=name)
@@ -163,7 +163,7 @@ def test_arrays_make_the_same_transform(
     transform, displacements = fitted
     again = TemplateTransform.from_arrays(transform.arrays())
     assert again.channels == transform.channels == relative.shape[1]
-    np.testing.assert_array_equal(again.relative(cohort[0][0], displacements[0]), relative[0])
+    np.testing.assert_array_equal(again.to_relative(cohort[0][0], displacements[0]), relative[0])
 
 
 def test_sensitivity_is_what_a_unit_changes(fitted: Fitted) -> None:
@@ -172,7 +172,7 @@ def test_sensitivity_is_what_a_unit_changes(fitted: Fitted) -> None:
     still = np.zeros((1, transform.channels, *transform.template.mask.shape), dtype=np.float32)
     moved = still.copy()
     moved[:, -3] = 0.1
-    change = (transform.absolute(moved) - transform.absolute(still))[0, :-1] / 0.1
+    change = (transform.from_relative(moved) - transform.from_relative(still))[0, :-1] / 0.1
     told = transform.sensitivity()[-3]
     size = np.sqrt((change**2).sum(axis=0))
     inside = core(transform)

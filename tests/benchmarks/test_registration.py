@@ -1,0 +1,100 @@
+"""Registration engines are compared on equal terms: same direction, same boundary, same values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import registration
+from benchmarks.engines import CHANNELS, Engine, Task, dipy, ours
+from benchmarks.interpolation import filtered, interpolated, pieces, sampled
+from models import warp
+
+SHAPE = (14, 16, 12)
+
+
+@pytest.fixture
+def shift() -> torch.Tensor:
+    made = torch.Generator().manual_seed(1)
+    return 3 * warp.smooth(torch.randn(3, *SHAPE, generator=made), 1.5)
+
+
+@pytest.fixture
+def task() -> Task:
+    """A ball whose template lies one voxel further along the first axis."""
+
+    def ball(x: float) -> torch.Tensor:
+        axes = torch.meshgrid(*[torch.arange(0, 19.5, 0.5)] * 3, indexing="ij")
+        depth = 6 - ((axes[0] - x).square() + sum((a - 9.5).square() for a in axes[1:])).sqrt()
+        fa, md = 0.2 + 0.1 * depth.clamp(0, 4), 0.6 - 0.08 * depth.clamp(0, 4)
+        return torch.stack([fa, md, (depth / 3).clamp(min=-1)])
+
+    volume, template = ball(9)[:, ::2, ::2, ::2].contiguous(), ball(10)
+    mask = volume[-1].numpy() > -1
+    return Task(volume, template, 20 * torch.ones_like(volume), mask, 1.0)
+
+
+@pytest.mark.parametrize("finer", [1, 2])
+@pytest.mark.parametrize("library", [sampled, interpolated])
+def test_libraries_interpolate_as_we_do(library: object, finer: int, shift: torch.Tensor) -> None:
+    assert callable(library)
+    image = torch.randn(2, *[(n - 1) * finer + 1 for n in SHAPE])
+    np.testing.assert_allclose(library(image, shift), warp.pull(image, shift), atol=1e-4)
+
+
+def test_scipy_smooths_as_we_do_off_the_boundary() -> None:
+    image = torch.randn(2, *SHAPE)
+    inner = (slice(None), *[slice(5, -5)] * 3)
+    np.testing.assert_allclose(filtered(image, 1)[inner], warp.smooth(image, 1)[inner], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [ours(range(3)), ours(range(3), sampled, filtered), dipy("CC", "sum", [20, 5])],
+    ids=["ours", "pieces", "dipy"],
+)
+def test_engines_displace_the_template_towards_the_subject(engine: Engine, task: Task) -> None:
+    shift, inverse = engine(task)
+    # Where the ball has an edge in that direction; the template's is one voxel further.
+    assert shift[0, 3:5, 9:11, 9:11].mean() == pytest.approx(1, abs=0.3)
+    assert inverse is None or inverse[0, 4:6, 9:11, 9:11].mean() == pytest.approx(-1, abs=0.3)
+    found = registration.measured(engine, task)
+    assert all(found[f"left of {name}"] < 0.5 for name in CHANNELS)
+    assert found["least Jacobian"] > 0
+    assert found["inverse misses (voxels)"] < 0.1
+
+
+def test_pieces_are_compared_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.interpolation.ROUNDS", 1)
+    for what, found in pieces((20, 22, 18), 1.0).items():
+        assert found["ours"]["over_ours"]["median"] == 1, what
+        assert all(one["largest_difference_inside"] < 1e-3 for one in found.values()), what
+
+
+def test_results_of_resolutions_stand_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Task
+) -> None:
+    monkeypatch.setattr(registration, "subjects", lambda resolution, count, work: _Known())
+    monkeypatch.setattr(registration, "tasks", lambda known, fitted: ([task, task], 9.0))
+    monkeypatch.setattr("benchmarks.interpolation.pieces", lambda shape, width: {})
+    monkeypatch.setattr(registration, "engines", lambda: {"ours": ours([0])})
+    out = tmp_path / "registration.json"
+    for resolution in ("4", "2"):
+        done = CliRunner().invoke(
+            registration.main, ["--resolution", resolution, "--out", str(out)]
+        )
+        assert done.exit_code == 0, done.output
+    kept = json.loads(out.read_text())
+    assert set(kept) == {"4 mm", "2 mm"}
+    assert kept["4 mm"]["registration"]["ours"]["cpu_s"]["n"] == 2
+    assert "--resolution 4" in kept["4 mm"]["command"]
+
+
+class _Known:
+    class space:
+        shape = SHAPE
