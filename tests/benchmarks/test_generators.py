@@ -28,7 +28,7 @@ PARAMS = """
 train:
   3d:
     network: {channels: [16, 16], res_blocks: 1, attention: false, patch: 4}
-    path: {path: flow}
+    diffusion: {path: flow}
     loop: {steps: 1, batch: 2, learning_rate: 0.001}
 """
 
