@@ -63,7 +63,8 @@ def _cell(value: Any, column: Column) -> str:
         return f"{shown} [{low}, {high}]"
     if isinstance(value, str):
         return value
-    return format(column.factor * value, column.spec)
+    # A count stays an integer.
+    return format(value if column.factor == 1 else column.factor * value, column.spec)
 
 
 # Differences from real subjects, as `benchmarks.scores` has them.
