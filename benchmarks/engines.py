@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-CHANNELS = ("FA", "MD", "boundary distance")
+CHANNELS = ("fa", "md", "distance")
 STEPS = 12
 
 
@@ -111,10 +111,44 @@ def dipy(metric: str, contrast: str, iterations: Sequence[int]) -> Engine:
     return run
 
 
+def sampled(image: Tensor, shift: Tensor) -> Tensor:
+    """`displaced` of ours by torch's grid_sample."""
+    import torch
+
+    shape = shift.shape[1:]
+    axes = torch.meshgrid(*(torch.arange(n).float() for n in shape), indexing="ij")
+    last = torch.tensor(shape).view(3, 1, 1, 1) - 1
+    # From -1 to 1 between the outermost voxels, the last axis first.
+    grid = (2 * (torch.stack(axes) + shift) / last - 1).flip(0).permute(1, 2, 3, 0)[None]
+    return torch.nn.functional.grid_sample(
+        image[None], grid, padding_mode="border", align_corners=True
+    )[0]
+
+
+def interpolated(image: Tensor, shift: Tensor) -> Tensor:
+    """`displaced` of ours by scipy's map_coordinates."""
+    import numpy as np
+    import torch
+    from scipy.ndimage import map_coordinates
+
+    finer = (image.shape[1] - 1) // (shift.shape[1] - 1)
+    at = (np.indices(shift.shape[1:]) + shift.numpy()) * finer
+    return torch.from_numpy(
+        np.stack([map_coordinates(one, at, order=1, mode="nearest") for one in image.numpy()])
+    )
+
+
+def filtered(image: Tensor, width: float) -> Tensor:
+    """`smooth` of ours by scipy's gaussian_filter."""
+    import torch
+    from scipy.ndimage import gaussian_filter
+
+    widths = (0.0, width, width, width)
+    return torch.from_numpy(gaussian_filter(image.numpy(), widths, mode="nearest"))
+
+
 def engines() -> dict[str, Engine]:
     """What is compared."""
-    from benchmarks.interpolation import filtered, interpolated, sampled
-
     every = range(len(CHANNELS))
     return {
         "ours": ours(every),

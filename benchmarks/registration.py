@@ -1,15 +1,13 @@
 """Our registration beside dipy's, piece by piece: `python -m benchmarks.registration`.
 
 Subjects that the group template was not made from are registered to it by each engine in turn.
-Told are CPU seconds of one core and what the displaced template leaves of the subject. Simulated
-subjects are those of params.yaml, made at the resolution that is asked for; results of different
-resolutions stand side by side in results/registration.json.
+Measured are CPU seconds of one core, and the variance of the subject less the displaced template
+over that without registration. The subjects are simulated as params.yaml says.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +22,8 @@ from contracts.paths import WORK
 if TYPE_CHECKING:
     from cohort.subjects import Subjects
 
-ROOT = Path(__file__).resolve().parent.parent
 # Simulated subjects are kept here.
 KEPT = WORK / "registration"
-SIGMA_MM = 4.0
 # Registrations of a subject while a template is made: dipy would do each anew, since it cannot
 # start from a displacement; ours makes so many Gauss-Newton steps in all of them together.
 DIPY_REGISTRATIONS, OUR_STEPS = 5, 4 * 5 + STEPS
@@ -53,11 +49,11 @@ def measured(engine: Engine, task: Task) -> dict[str, float]:
         inverse = inverse_displacement(shift)
     missed = (inverse + displaced(shift, inverse)).square().sum(dim=0).sqrt().numpy()
     return {
-        "cpu_s": seconds,
-        **{f"left of {k}": float(v) for k, v in zip(CHANNELS, after / before, strict=True)},
-        "mean |grad u|": float(np.sqrt(np.square(slopes).sum(axis=(0, 1)))[task.mask].mean()),
-        "least Jacobian": float(np.linalg.det(matrices).min()),
-        "inverse misses (voxels)": float(missed[task.mask].mean()),
+        "cpu_seconds": seconds,
+        **{f"{k}_left": float(v) for k, v in zip(CHANNELS, after / before, strict=True)},
+        "gradient": float(np.sqrt(np.square(slopes).sum(axis=(0, 1)))[task.mask].mean()),
+        "least_jacobian": float(np.linalg.det(matrices).min()),
+        "inverse_error": float(missed[task.mask].mean()),
     }
 
 
@@ -113,87 +109,61 @@ def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
     return found, seconds
 
 
-def whole(rows: dict[str, Any], template_s: float) -> dict[str, float]:
-    """CPU seconds per subject of making the template: measured with our engine, and what they
-    would be with each of dipy's in its place."""
-    rest = template_s - OUR_STEPS / STEPS * rows["ours"]["cpu_s"]["median"]
+def whole(seconds: dict[str, float], template_s: float) -> dict[str, float]:
+    """CPU seconds per subject of making a template: measured with our engine, and estimated with
+    each of dipy's in its place.
+
+    Parameters
+    ----------
+    seconds : median of one registration, by engine.
+    """
+    rest = template_s - OUR_STEPS / STEPS * seconds["ours"]
     return {"ours": template_s} | {
-        name: rest + DIPY_REGISTRATIONS * row["cpu_s"]["median"]
-        for name, row in rows.items()
+        name: rest + DIPY_REGISTRATIONS * one
+        for name, one in seconds.items()
         if name.startswith("dipy")
     }
-
-
-def table(report: dict[str, Any]) -> str:
-    """Medians [least, most] over subjects or rounds, in Markdown."""
-
-    def cell(found: dict[str, float]) -> str:
-        return f"{found['median']:.3g} [{found['least']:.3g}, {found['most']:.3g}]"
-
-    rows = report["registration"]
-    heads = ["engine", *rows["ours"]]
-    lines = [heads, ["---"] * len(heads)]
-    lines += [[name, *map(cell, row.values())] for name, row in rows.items()]
-    lines += [[], ["piece", "with", "CPU ms", "over ours", "differs", "inside"], ["---"] * 6]
-    for what, found in report["pieces"].items():
-        for name, one in found.items():
-            milliseconds = {k: 1000 * v for k, v in one["cpu_s"].items()}
-            differs = [f"{one[f'largest_difference{k}']:.1e}" for k in ("", "_inside")]
-            lines.append([what, name, cell(milliseconds), cell(one["over_ours"]), *differs])
-    lines += [[], ["template, per subject", "CPU s"], ["---"] * 2]
-    lines += [[name, f"{value:.3g}"] for name, value in report["template_cpu_s"].items()]
-    return "\n".join(f"| {' | '.join(line)} |" if line else "" for line in lines)
 
 
 @command()
 @click.option("--resolution", default=4.0, show_default=True, help="Of the subjects, in mm.")
 @click.option("--fitted", default=24, show_default=True, help="Subjects that make the template.")
 @click.option("--held-out", default=20, show_default=True, help="Subjects that are registered.")
-@click.option("--few", is_flag=True, help="Leave out the slow engines.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results/registration.json"))
-def main(resolution: float, fitted: int, held_out: int, few: bool, out: Path) -> None:
-    """Compare registration engines and their pieces on simulated subjects."""
+def main(resolution: float, fitted: int, held_out: int) -> None:
+    """Compare registration engines on simulated subjects, and write results/registration.json."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    from benchmarks.interpolation import pieces, summary
-    from benchmarks.result import machine, versions
+    from benchmarks import table_definitions
+    from benchmarks.result import of_rounds, write
     from cohort.simulate import Simulate
     from contracts import params
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        work = KEPT / f"{resolution:g}mm"
-        known = subjects(resolution, fitted + held_out, work)
+        known = subjects(resolution, fitted + held_out, KEPT / f"{resolution:g}mm")
         say("template")
         people, template_s = tasks(known, fitted)
-        report: dict[str, Any] = {
-            "command": f"python -m benchmarks.registration --resolution {resolution:g} "
-            f"--fitted {fitted} --held-out {held_out}" + " --few" * few,
-            "commit": commit,
-            "seeds": {"cohort": params.load(Simulate, "simulate").seed, "pieces": 0},
-            "machine": machine(threads=1),
-            "versions": versions(),
-            "n": {"fitted": fitted, "held_out": held_out},
-            "pieces": pieces(known.space.shape, SIGMA_MM / resolution),
-        }
-        runs = {k: run for k, run in engines().items() if not (few and "[20, 20]" in k)}
+        runs = engines()
         found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
         for task in progress(people, len(people), "registered"):
             for name, run in runs.items():
                 found[name].append(measured(run, task))
-    report["registration"] = {
-        name: {key: summary([one[key] for one in each]) for key in each[0]}
+    rows: list[dict[str, Any]] = [
+        {"engine": name, **{key: of_rounds([one[key] for one in each]) for key in each[0]}}
         for name, each in found.items()
-    }
-    report["template_cpu_s"] = whole(report["registration"], template_s)
-    click.echo(table(report))
-    kept = json.loads(out.read_text()) if out.exists() else {}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**kept, f"{resolution:g} mm": report}, indent=1) + "\n")
+    ]
+    seconds = {row["engine"]: float(row["cpu_seconds"]["value"]) for row in rows}
+    for row in rows:
+        row["template_cpu_seconds"] = whole(seconds, template_s).get(row["engine"])
+    kept = write(
+        "registration",
+        rows,
+        n={"subjects of the template": fitted, "registered subjects": held_out},
+        seeds=[params.load(Simulate, "simulate").seed],
+        intervals="least and most of the subjects",
+    )
+    click.echo(table_definitions.TABLES["registration"].body(kept))
 
 
 if __name__ == "__main__":
