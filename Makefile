@@ -5,8 +5,6 @@ PYTHON ?= python3
 # The CUDA build of torch comes from PyPI by default. Set this to the index of another build,
 # e.g. https://download.pytorch.org/whl/cpu for the CPU build.
 TORCH_INDEX ?=
-# CPU seconds that each generator of `make bench` is trained for.
-BENCH_SECONDS ?= 400
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -77,8 +75,10 @@ acceptance: $(READY) ## slower tests: the whole as a user would run it
 	pytest -m acceptance
 
 bench: $(READY) ## speed and quality, as ratios against named baselines (hours; after `make demo`)
-	python benchmarks/judge.py
-	python benchmarks/generators.py --seconds $(BENCH_SECONDS)
+	python -m benchmarks
+
+tables: $(READY) ## write the tables of the docs from the files in results/
+	python -m benchmarks.tables
 
 lint: $(READY) ## ruff and mypy
 	ruff check .
@@ -88,4 +88,4 @@ lint: $(READY) ## ruff and mypy
 clean: ## remove what the chain made; keeps .venv and the DVC cache
 	rm -rf data/bids data/derivatives data/template data/models data/reports data/work data/split.json mlruns
 
-.PHONY: help install demo repro pull stages experiments tune ui serve test acceptance bench lint clean
+.PHONY: help install demo repro pull stages experiments tune ui serve test acceptance bench tables lint clean

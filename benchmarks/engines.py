@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-CHANNELS = ("FA", "MD", "boundary distance")
+CHANNELS = ("fa", "md", "distance")
 STEPS = 12
 
 
@@ -23,39 +23,42 @@ class Task:
     ----------
     volume : (C, X, Y, Z), encoded.
     template : (C, FX, FY, FZ), encoded, on a grid of half steps.
-    precision : (C, X, Y, Z), weights of the channels.
+    inverse_sd : (C, X, Y, Z), weights of the channels.
     mask : (X, Y, Z), where any brain may be.
-    width : of the smoothing of displacements, in voxels.
+    sigma : standard deviation of the smoothing of displacements, in voxels.
     """
 
     volume: Tensor
     template: Tensor
-    precision: Tensor
+    inverse_sd: Tensor
     mask: NDArray[np.bool_]
-    width: float
+    sigma: float
 
 
 # A task -> displacement (3, X, Y, Z) in voxels, and its inverse where the engine has one.
 Engine = Callable[[Task], "tuple[Tensor, Tensor | None]"]
 
 
-def ours(channels: Sequence[int], pull: Any = None, smooth: Any = None) -> Engine:
-    """Gauss-Newton registration of these channels, perhaps with another `pull` and `smooth`."""
+def ours(channels: Sequence[int], displaced: Any = None, smooth: Any = None) -> Engine:
+    """Our registration of these channels, perhaps with another `displaced` and `smooth`."""
 
     def run(task: Task) -> tuple[Tensor, None]:
         from unittest.mock import patch
 
         import torch
 
-        from models import warp
+        from cohort import elastic_registration as engine
+        from cohort import interpolation
 
-        precision = torch.zeros_like(task.precision)
-        precision[list(channels)] = task.precision[list(channels)]
-        precision, start = warp.refined(precision, 2), torch.zeros(3, *task.mask.shape)
-        with patch.multiple(warp, pull=pull or warp.pull, smooth=smooth or warp.smooth):
-            return warp.register(
-                task.volume, task.template, precision, start, STEPS, task.width
-            ), None
+        chosen = torch.zeros_like(task.inverse_sd)
+        chosen[list(channels)] = task.inverse_sd[list(channels)]
+        fine, start = interpolation.upsampled(chosen, 2), torch.zeros(3, *task.mask.shape)
+        with patch.multiple(
+            engine,
+            displaced=displaced or interpolation.displaced,
+            smooth=smooth or interpolation.smooth,
+        ):
+            return engine.register(task.volume, task.template, fine, start, STEPS, task.sigma), None
 
     return run
 
@@ -70,14 +73,14 @@ def dipy(metric: str, contrast: str, iterations: Sequence[int]) -> Engine:
     def image(encoded: Tensor) -> NDArray[np.float64]:
         import numpy as np
 
+        from cohort import channels
         from cohort.registration import t1w_like
         from contracts.maps import MAPS
-        from models import representation
 
         if contrast == "FA":
             return encoded[0].numpy().astype(np.float64)
-        fa, md = representation.decode(encoded[None].numpy(), MAPS)[0]
-        t1w: NDArray[np.float64] = t1w_like(fa, md) * representation.brain(encoded.numpy())
+        fa, md = channels.decode(encoded[None].numpy(), MAPS)[0]
+        t1w: NDArray[np.float64] = t1w_like(fa, md) * channels.brain(encoded.numpy())
         return t1w + 0.7 * encoded[-1].double().numpy() if contrast == "sum" else t1w
 
     def run(task: Task) -> tuple[Tensor, Tensor]:
@@ -87,9 +90,9 @@ def dipy(metric: str, contrast: str, iterations: Sequence[int]) -> Engine:
         from dipy.align.metrics import CCMetric, SSDMetric
 
         way = (
-            CCMetric(3, sigma_diff=task.width, radius=2)
+            CCMetric(3, sigma_diff=task.sigma, radius=2)
             if metric == "CC"
-            else SSDMetric(3, smooth=task.width)
+            else SSDMetric(3, smooth=task.sigma)
         )
         engine = SymmetricDiffeomorphicRegistration(way, level_iters=list(iterations))
         engine.verbosity = VerbosityLevels.NONE
@@ -108,10 +111,44 @@ def dipy(metric: str, contrast: str, iterations: Sequence[int]) -> Engine:
     return run
 
 
+def sampled(image: Tensor, shift: Tensor) -> Tensor:
+    """`displaced` of ours by torch's grid_sample."""
+    import torch
+
+    shape = shift.shape[1:]
+    axes = torch.meshgrid(*(torch.arange(n).float() for n in shape), indexing="ij")
+    last = torch.tensor(shape).view(3, 1, 1, 1) - 1
+    # From -1 to 1 between the outermost voxels, the last axis first.
+    grid = (2 * (torch.stack(axes) + shift) / last - 1).flip(0).permute(1, 2, 3, 0)[None]
+    return torch.nn.functional.grid_sample(
+        image[None], grid, padding_mode="border", align_corners=True
+    )[0]
+
+
+def interpolated(image: Tensor, shift: Tensor) -> Tensor:
+    """`displaced` of ours by scipy's map_coordinates."""
+    import numpy as np
+    import torch
+    from scipy.ndimage import map_coordinates
+
+    finer = (image.shape[1] - 1) // (shift.shape[1] - 1)
+    at = (np.indices(shift.shape[1:]) + shift.numpy()) * finer
+    return torch.from_numpy(
+        np.stack([map_coordinates(one, at, order=1, mode="nearest") for one in image.numpy()])
+    )
+
+
+def filtered(image: Tensor, width: float) -> Tensor:
+    """`smooth` of ours by scipy's gaussian_filter."""
+    import torch
+    from scipy.ndimage import gaussian_filter
+
+    widths = (0.0, width, width, width)
+    return torch.from_numpy(gaussian_filter(image.numpy(), widths, mode="nearest"))
+
+
 def engines() -> dict[str, Engine]:
     """What is compared."""
-    from benchmarks.interpolation import filtered, interpolated, sampled
-
     every = range(len(CHANNELS))
     return {
         "ours": ours(every),

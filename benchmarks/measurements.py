@@ -49,6 +49,7 @@ _MEASUREMENTS = (
     Measurement("neighbours", "neighbours", minutes=3),
     Measurement("costs", "costs", minutes=10, before="make demo"),
     Measurement("scaling", "scaling", minutes=25),
+    Measurement("registration", "registration", minutes=15),
     Measurement("paper", "paper", before="python -m benchmarks.scaling"),
     _ablation("ablation-untrained", "--seconds 0 --samples 36", 25),
     _ablation("ablation-trained", "--seconds 200 --samples 36 whole", 6),

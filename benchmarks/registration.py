@@ -1,36 +1,29 @@
-"""Our registration beside dipy's, piece by piece: `python benchmarks/registration.py`.
+"""Our registration beside dipy's, piece by piece: `python -m benchmarks.registration`.
 
 Subjects that the group template was not made from are registered to it by each engine in turn.
-Told are CPU seconds of one core and what the displaced template leaves of the subject. Simulated
-subjects are those of params.yaml, made at the resolution that is asked for; results of different
-resolutions stand side by side in results/registration.json.
+Measured are CPU seconds of one core, and the variance of the subject less the displaced template
+over that without registration. The subjects are simulated as params.yaml says.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __package__ in (None, ""):  # run as a file: its folder, not the project, leads the path
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 import click
 
 from benchmarks.engines import CHANNELS, STEPS, Engine, Task, engines
 from contracts.console import command, progress, say
+from contracts.paths import WORK
 
 if TYPE_CHECKING:
-    from training.dataset import Subjects
+    from cohort.subjects import Subjects
 
-ROOT = Path(__file__).resolve().parent.parent
 # Simulated subjects are kept here.
-WORK = Path("data/work/registration")
-WIDTH_MM = 4.0
+KEPT = WORK / "registration"
 # Registrations of a subject while a template is made: dipy would do each anew, since it cannot
 # start from a displacement; ours makes so many Gauss-Newton steps in all of them together.
 DIPY_REGISTRATIONS, OUR_STEPS = 5, 4 * 5 + STEPS
@@ -39,8 +32,9 @@ DIPY_REGISTRATIONS, OUR_STEPS = 5, 4 * 5 + STEPS
 def measured(engine: Engine, task: Task) -> dict[str, float]:
     """One registration: its costs, what it leaves, and how smooth the displacement is."""
     import numpy as np
-    from models.representation import brain
-    from models.warp import pull
+
+    from cohort.channels import brain
+    from cohort.interpolation import displaced, inverse_displacement
 
     begun = time.process_time()
     shift, inverse = engine(task)
@@ -48,31 +42,29 @@ def measured(engine: Engine, task: Task) -> dict[str, float]:
     inside = brain(task.volume.numpy()) & task.mask
     unmoved = task.template[:, ::2, ::2, ::2]
     before = (task.volume - unmoved).numpy()[:, inside].var(axis=1)
-    after = (task.volume - pull(task.template, shift)).numpy()[:, inside].var(axis=1)
+    after = (task.volume - displaced(task.template, shift)).numpy()[:, inside].var(axis=1)
     slopes = np.stack([np.stack(np.gradient(part)) for part in shift.numpy()])
     matrices = np.moveaxis(slopes, (0, 1), (-2, -1))[task.mask] + np.eye(3)
-    if inverse is None:  # by fixed-point iteration, as `models.warp.nearest`
-        inverse = -shift
-        for _ in range(6):
-            inverse = -pull(shift, inverse)
-    missed = (inverse + pull(shift, inverse)).square().sum(dim=0).sqrt().numpy()
+    if inverse is None:
+        inverse = inverse_displacement(shift)
+    missed = (inverse + displaced(shift, inverse)).square().sum(dim=0).sqrt().numpy()
     return {
-        "cpu_s": seconds,
-        **{f"left of {k}": float(v) for k, v in zip(CHANNELS, after / before, strict=True)},
-        "mean |grad u|": float(np.sqrt(np.square(slopes).sum(axis=(0, 1)))[task.mask].mean()),
-        "least Jacobian": float(np.linalg.det(matrices).min()),
-        "inverse misses (voxels)": float(missed[task.mask].mean()),
+        "cpu_seconds": seconds,
+        **{f"{k}_left": float(v) for k, v in zip(CHANNELS, after / before, strict=True)},
+        "gradient": float(np.sqrt(np.square(slopes).sum(axis=(0, 1)))[task.mask].mean()),
+        "least_jacobian": float(np.linalg.det(matrices).min()),
+        "inverse_error": float(missed[task.mask].mean()),
     }
 
 
 def subjects(resolution: float, count: int, work: Path) -> Subjects:
     """The first subjects of the base group of params.yaml at this resolution, in mm."""
+    from cohort import subjects as known_subjects
     from cohort.derivatives import Derivatives
     from cohort.derive import Derive, derive
     from cohort.simulate import Simulate, simulate
     from cohort.split import Manifest
     from contracts import params
-    from training import dataset
 
     recipe = params.load(Simulate, "simulate")
     recipe = replace(
@@ -85,7 +77,7 @@ def subjects(resolution: float, count: int, work: Path) -> Subjects:
     ids = tuple(p.id for p in Derivatives.open(work / "derivatives").participants)
     manifest = Manifest(recipe.seed, {"base": {"train": ids, "val": (), "test": ()}})
     (work / "split.json").write_text(json.dumps(manifest.to_json()))
-    return dataset.load(work / "derivatives", work / "split.json", "base", "train")
+    return known_subjects.load(work / "derivatives", work / "split.json", "base", "train")
 
 
 def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
@@ -93,112 +85,85 @@ def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
     costs, in CPU seconds per subject."""
     import numpy as np
     import torch
-    from models.frame import Frame
-    from models.gaussian import design
-    from models.template import FINER
-    from models.warp import refined
 
-    from models import representation
+    from cohort import channels
+    from cohort.group_template import GroupTemplate, smoothing_sigma
+    from cohort.interpolation import upsampled
+    from cohort.regression import design
+    from cohort.template_estimator import FINER
 
     encoded, people = known.encoded(), known.conditions
-    mask = representation.reach(known.masks[:fitted])
-    width = WIDTH_MM / min(known.space.zooms)
+    mask = channels.reach(known.masks[:fitted])
+    sigma = smoothing_sigma(known.space)
     begun = time.process_time()
-    frame, _ = Frame.fit(encoded[:fitted], mask, people[:fitted], width=width)
+    group, _ = GroupTemplate.fit(encoded[:fitted], mask, people[:fitted], sigma)
     seconds = (time.process_time() - begun) / fitted
-    rows = torch.from_numpy(design(people).astype(np.float32) - frame.centre)
-    effects = torch.from_numpy(frame.effects)
+    rows = torch.from_numpy(design(people).astype(np.float32) - group.centre)
+    effects = torch.from_numpy(group.effects)
     found = []
     for volume, row in zip(encoded[fitted:], rows[fitted:], strict=True):
-        template = torch.from_numpy(frame.image) + refined(
-            torch.tensordot(row, effects, dims=1), FINER
-        )
-        inverse_sd = torch.from_numpy(frame.inverse_sd)
-        found.append(Task(torch.from_numpy(volume), template, inverse_sd, mask, width))
+        expected = upsampled(torch.tensordot(row, effects, dims=1), FINER)
+        template = torch.from_numpy(group.image) + expected
+        inverse_sd = torch.from_numpy(group.inverse_sd)
+        found.append(Task(torch.from_numpy(volume), template, inverse_sd, mask, sigma))
     return found, seconds
 
 
-def whole(rows: dict[str, Any], template_s: float) -> dict[str, float]:
-    """CPU seconds per subject of making the template: measured with our engine, and what they
-    would be with each of dipy's in its place."""
-    rest = template_s - OUR_STEPS / STEPS * rows["ours"]["cpu_s"]["median"]
+def whole(seconds: dict[str, float], template_s: float) -> dict[str, float]:
+    """CPU seconds per subject of making a template: measured with our engine, and estimated with
+    each of dipy's in its place.
+
+    Parameters
+    ----------
+    seconds : median of one registration, by engine.
+    """
+    rest = template_s - OUR_STEPS / STEPS * seconds["ours"]
     return {"ours": template_s} | {
-        name: rest + DIPY_REGISTRATIONS * row["cpu_s"]["median"]
-        for name, row in rows.items()
+        name: rest + DIPY_REGISTRATIONS * one
+        for name, one in seconds.items()
         if name.startswith("dipy")
     }
-
-
-def table(report: dict[str, Any]) -> str:
-    """Medians [least, most] over subjects or rounds, in Markdown."""
-
-    def cell(found: dict[str, float]) -> str:
-        return f"{found['median']:.3g} [{found['least']:.3g}, {found['most']:.3g}]"
-
-    rows = report["registration"]
-    heads = ["engine", *rows["ours"]]
-    lines = [heads, ["---"] * len(heads)]
-    lines += [[name, *map(cell, row.values())] for name, row in rows.items()]
-    lines += [[], ["piece", "with", "CPU ms", "over ours", "differs", "inside"], ["---"] * 6]
-    for what, found in report["pieces"].items():
-        for name, one in found.items():
-            milliseconds = {k: 1000 * v for k, v in one["cpu_s"].items()}
-            differs = [f"{one[f'largest_difference{k}']:.1e}" for k in ("", "_inside")]
-            lines.append([what, name, cell(milliseconds), cell(one["over_ours"]), *differs])
-    lines += [[], ["template, per subject", "CPU s"], ["---"] * 2]
-    lines += [[name, f"{value:.3g}"] for name, value in report["template_cpu_s"].items()]
-    return "\n".join(f"| {' | '.join(line)} |" if line else "" for line in lines)
 
 
 @command()
 @click.option("--resolution", default=4.0, show_default=True, help="Of the subjects, in mm.")
 @click.option("--fitted", default=24, show_default=True, help="Subjects that make the template.")
 @click.option("--held-out", default=20, show_default=True, help="Subjects that are registered.")
-@click.option("--few", is_flag=True, help="Leave out the slow engines.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("results/registration.json"))
-def main(resolution: float, fitted: int, held_out: int, few: bool, out: Path) -> None:
-    """Compare registration engines and their pieces on simulated subjects."""
+def main(resolution: float, fitted: int, held_out: int) -> None:
+    """Compare registration engines on simulated subjects, and write results/registration.json."""
     import torch
     from threadpoolctl import threadpool_limits
 
-    from benchmarks.contest import versions
-    from benchmarks.costs import summary
-    from benchmarks.interpolation import pieces
+    from benchmarks import table_definitions
+    from benchmarks.result import of_rounds, write
     from cohort.simulate import Simulate
     from contracts import params
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        work = WORK / f"{resolution:g}mm"
-        known = subjects(resolution, fitted + held_out, work)
+        known = subjects(resolution, fitted + held_out, KEPT / f"{resolution:g}mm")
         say("template")
         people, template_s = tasks(known, fitted)
-        report: dict[str, Any] = {
-            "command": f"python benchmarks/registration.py --resolution {resolution:g} "
-            f"--fitted {fitted} --held-out {held_out}" + " --few" * few,
-            "commit": commit,
-            "seeds": {"cohort": params.load(Simulate, "simulate").seed, "pieces": 0},
-            "machine": {**versions(), "threads": 1},
-            "n": {"fitted": fitted, "held_out": held_out},
-            "pieces": pieces(known.space.shape, WIDTH_MM / resolution),
-        }
-        runs = {k: run for k, run in engines().items() if not (few and "[20, 20]" in k)}
+        runs = engines()
         found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
         for task in progress(people, len(people), "registered"):
             for name, run in runs.items():
                 found[name].append(measured(run, task))
-    report["registration"] = {
-        name: {key: summary([one[key] for one in each]) for key in each[0]}
+    rows: list[dict[str, Any]] = [
+        {"engine": name, **{key: of_rounds([one[key] for one in each]) for key in each[0]}}
         for name, each in found.items()
-    }
-    report["template_cpu_s"] = whole(report["registration"], template_s)
-    click.echo(table(report))
-    kept = json.loads(out.read_text()) if out.exists() else {}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({**kept, f"{resolution:g} mm": report}, indent=1) + "\n")
+    ]
+    seconds = {row["engine"]: float(row["cpu_seconds"]["value"]) for row in rows}
+    for row in rows:
+        row["template_cpu_seconds"] = whole(seconds, template_s).get(row["engine"])
+    kept = write(
+        "registration",
+        rows,
+        n={"subjects of the template": fitted, "registered subjects": held_out},
+        seeds=[params.load(Simulate, "simulate").seed],
+        intervals="least and most of the subjects",
+    )
+    click.echo(table_definitions.TABLES["registration"].body(kept))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def _cell(value: Any, column: Column) -> str:
         return f"{shown} [{low}, {high}]"
     if isinstance(value, str):
         return value
-    return format(column.factor * value, column.spec)
+    # A count stays an integer.
+    return format(value if column.factor == 1 else column.factor * value, column.spec)
 
 
 # Differences from real subjects, as `benchmarks.scores` has them.
@@ -200,6 +201,17 @@ def _printed_by_demo(reports: Sequence[Row]) -> list[str]:
     return table(reports).split("\n\n")
 
 
+REGISTRATION = (
+    Column("engine", "engine"),
+    Column("CPU s", "cpu_seconds", ".2f"),
+    Column("template, CPU s per subject", "template_cpu_seconds", ".1f"),
+    Column("FA left", "fa_left", ".3f"),
+    Column("MD left", "md_left", ".3f"),
+    Column("distance to boundary left", "distance_left", ".3f"),
+    Column("least Jacobian", "least_jacobian", ".2f"),
+    Column("inverse error (voxels)", "inverse_error", ".4f"),
+)
+
 TABLES: dict[str, Table] = {
     "demo-verdicts": Table("demo", _demo_verdicts),
     "demo-scores": Table("demo", _demo_scores),
@@ -215,6 +227,7 @@ TABLES: dict[str, Table] = {
     "sampling-costs": Table("costs", _measure(SAMPLING_COSTS, "sampling")),
     "step-costs": Table("costs", _measure(STEP_COSTS, "training step")),
     "scaling": Table("scaling", _rows(SCALING)),
+    "registration": Table("registration", _rows(REGISTRATION)),
     "paper": Table("paper", _rows(PAPER)),
     "gpu-steps": Table("gpu", _measure(GPU_STEPS, "training step")),
     "gpu-samples": Table("gpu", _measure(GPU_SAMPLES, "sampling")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import registration
-from benchmarks.engines import CHANNELS, Engine, Task, dipy, ours
-from benchmarks.interpolation import filtered, interpolated, pieces, sampled
-from models import warp
+from benchmarks import registration, result
+from benchmarks.engines import CHANNELS, Engine, Task, dipy, filtered, interpolated, ours, sampled
+from cohort import interpolation
 
 SHAPE = (14, 16, 12)
 
@@ -21,7 +19,7 @@ SHAPE = (14, 16, 12)
 @pytest.fixture
 def shift() -> torch.Tensor:
     made = torch.Generator().manual_seed(1)
-    return 3 * warp.smooth(torch.randn(3, *SHAPE, generator=made), 1.5)
+    return 3 * interpolation.smooth(torch.randn(3, *SHAPE, generator=made), 1.5)
 
 
 @pytest.fixture
@@ -44,13 +42,17 @@ def task() -> Task:
 def test_libraries_interpolate_as_we_do(library: object, finer: int, shift: torch.Tensor) -> None:
     assert callable(library)
     image = torch.randn(2, *[(n - 1) * finer + 1 for n in SHAPE])
-    np.testing.assert_allclose(library(image, shift), warp.pull(image, shift), atol=1e-4)
+    np.testing.assert_allclose(
+        library(image, shift), interpolation.displaced(image, shift), atol=1e-4
+    )
 
 
 def test_scipy_smooths_as_we_do_off_the_boundary() -> None:
     image = torch.randn(2, *SHAPE)
     inner = (slice(None), *[slice(5, -5)] * 3)
-    np.testing.assert_allclose(filtered(image, 1)[inner], warp.smooth(image, 1)[inner], atol=1e-4)
+    np.testing.assert_allclose(
+        filtered(image, 1)[inner], interpolation.smooth(image, 1)[inner], atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,37 +66,22 @@ def test_engines_displace_the_template_towards_the_subject(engine: Engine, task:
     assert shift[0, 3:5, 9:11, 9:11].mean() == pytest.approx(1, abs=0.3)
     assert inverse is None or inverse[0, 4:6, 9:11, 9:11].mean() == pytest.approx(-1, abs=0.3)
     found = registration.measured(engine, task)
-    assert all(found[f"left of {name}"] < 0.5 for name in CHANNELS)
-    assert found["least Jacobian"] > 0
-    assert found["inverse misses (voxels)"] < 0.1
+    assert all(found[f"{name}_left"] < 0.5 for name in CHANNELS)
+    assert found["least_jacobian"] > 0
+    assert found["inverse_error"] < 0.1
 
 
-def test_pieces_are_compared_with_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.interpolation.ROUNDS", 1)
-    for what, found in pieces((20, 22, 18), 1.0).items():
-        assert found["ours"]["over_ours"]["median"] == 1, what
-        assert all(one["largest_difference_inside"] < 1e-3 for one in found.values()), what
-
-
-def test_results_of_resolutions_stand_side_by_side(
+def test_a_run_ends_in_a_result_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Task
 ) -> None:
-    monkeypatch.setattr(registration, "subjects", lambda resolution, count, work: _Known())
+    monkeypatch.setattr(registration, "subjects", lambda resolution, count, work: None)
     monkeypatch.setattr(registration, "tasks", lambda known, fitted: ([task, task], 9.0))
-    monkeypatch.setattr("benchmarks.interpolation.pieces", lambda shape, width: {})
     monkeypatch.setattr(registration, "engines", lambda: {"ours": ours([0])})
-    out = tmp_path / "registration.json"
-    for resolution in ("4", "2"):
-        done = CliRunner().invoke(
-            registration.main, ["--resolution", resolution, "--out", str(out)]
-        )
-        assert done.exit_code == 0, done.output
-    kept = json.loads(out.read_text())
-    assert set(kept) == {"4 mm", "2 mm"}
-    assert kept["4 mm"]["registration"]["ours"]["cpu_s"]["n"] == 2
-    assert "--resolution 4" in kept["4 mm"]["command"]
-
-
-class _Known:
-    class space:
-        shape = SHAPE
+    monkeypatch.setattr(result, "RESULTS", tmp_path)
+    done = CliRunner().invoke(registration.main, ["--fitted", "2", "--held-out", "2"])
+    assert done.exit_code == 0, done.output
+    kept = result.read("registration", tmp_path)
+    assert kept is not None
+    (row,) = kept.rows
+    assert row["template_cpu_seconds"] == 9.0
+    assert row["cpu_seconds"]["low"] <= row["cpu_seconds"]["value"] <= row["cpu_seconds"]["high"]

@@ -19,14 +19,16 @@ from contracts.errors import UserError
 
 # A number with its interval, as tables have them: "3.9 [-7.1, 14.9]".
 _INTERVAL = re.compile(r"\d \[-?\d[\d.]*, -?\d")
-_COLUMNS = (Column("what", "name"), Column("time (ms)", "cost.time", ".1f", 1e3))
+_COLUMNS = (
+    Column("what", "name"), Column("steps", "steps"), Column("time (ms)", "cost.time", ".1f", 1e3),
+)  # fmt: skip
 _KNOWN = {"speed": Table("judge", lambda found: markdown(_COLUMNS, found.rows))}
 _TEXT = "before\n\n<!-- table: speed -->\n| old |\n<!-- /table -->\n\nafter\n"
 
 
 def _written(folder: Path, time: float) -> result.Result:
     rows: list[result.Row] = [
-        {"name": "ours", "cost": {"time": result.interval(time, time / 2, 2 * time)}},
+        {"name": "ours", "steps": 16, "cost": {"time": result.interval(time, time / 2, 2 * time)}},
         {"name": "none"},
     ]
     return result.write("judge", rows, n={"rounds": 3}, intervals=result.ROUNDS, folder=folder)
@@ -63,7 +65,10 @@ def test_results_were_made_by_the_commands_of_the_list(name: str) -> None:
 def test_a_table_is_filled_and_stays(tmp_path: Path) -> None:
     found = _written(tmp_path, 0.02)
     new = tables.filled(_TEXT, "some.md", tmp_path, _KNOWN)
-    assert "| what | time (ms) |\n| --- | --- |\n| ours | 20.0 [10.0, 40.0] |\n| none |  |" in new
+    assert (
+        "| what | steps | time (ms) |\n| --- | --- | --- |\n"
+        "| ours | 16 | 20.0 [10.0, 40.0] |\n| none |  |  |"
+    ) in new
     assert found.commit[:7] in new
     assert "n: 3 rounds" in new
     assert new.startswith("before\n")
