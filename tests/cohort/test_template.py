@@ -188,7 +188,7 @@ def test_a_run_that_fails_leaves_the_last_template(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cohort.template_qc.picture", stop)
+    monkeypatch.setattr("cohort.template_qc.plot", stop)
     with pytest.raises(KeyboardInterrupt):
         make(cohort, tmp_path)
     assert content(tmp_path / "template") == before
