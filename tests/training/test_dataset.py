@@ -45,7 +45,7 @@ def test_memory_is_flat_in_the_cohort(tmp_path: Path, monkeypatch: pytest.Monkey
     volume = 4 * 3 * int(np.prod(SPACE.shape))
     monkeypatch.setattr(quantiles, "_BLOCK_BYTES", 4 * volume)
     monkeypatch.setattr(covariance, "_BLOCK_BYTES", 4 * volume)
-    monkeypatch.setattr(covariance, "_ENOUGH", 40)
+    monkeypatch.setattr(covariance, "_MOST_SUBJECTS", 40)
     few = part_of(tmp_path / "few", 10)
     encoded = few.encoded(tmp_path)
     reach = channels.reach(channels.brain(one) for one in encoded)
