@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.engines import CHANNELS, STEPS, Engine, Task, engines
+from contracts import closure
 from contracts.console import command, progress, say
 from contracts.paths import WORK
 
@@ -141,7 +142,8 @@ def main(resolution: float, fitted: int, held_out: int) -> None:
 
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        known = subjects(resolution, fitted + held_out, KEPT / f"{resolution:g}mm")
+        code = closure.digest("cohort.simulate", "cohort.derive")
+        known = subjects(resolution, fitted + held_out, KEPT / f"{resolution:g}mm-{code}")
         say("template")
         people, template_s = tasks(known, fitted)
         runs = engines()
