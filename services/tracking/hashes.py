@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from contracts.console import say
+
 UNKNOWN = "unknown"
 MISSING = "missing"
 
@@ -59,6 +61,8 @@ def _present(paths: list[Path]) -> dict[Path, str]:
                     known, place, disk, "md5", dry_run=True, ignore=repo.dvcignore
                 )
                 found[path] = str(content.hash_info.value)
-    except (DvcException, OSError):
-        pass  # the tag says that it is unknown; the work that is described goes on
+    except (DvcException, OSError) as error:
+        # The run goes on without these hashes: its tags say that they are unknown.
+        left = ", ".join(str(path) for path, value in found.items() if value == UNKNOWN)
+        say(f"lineage: DVC could not hash {left} ({error}); the tags of the run say '{UNKNOWN}'")
     return found

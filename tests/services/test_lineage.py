@@ -118,7 +118,6 @@ def test_a_lock_that_cannot_be_read_gives_nothing(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize("initialised", [True, False])
 def test_hashes_are_those_that_dvc_records(project: Path, initialised: bool) -> None:
     """A stage that DVC runs sees the hash that DVC writes into dvc.lock after it."""
-    pytest.importorskip("dvc")
     from ruamel.yaml import YAML
 
     dvc = [sys.executable, "-m", "dvc"]
