@@ -1,4 +1,4 @@
-"""Registration engines: ours, ours with a library's pieces, and dipy's."""
+"""Registration engines: ours, ours with scipy's interpolation, and dipy's."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Task:
 Engine = Callable[[Task], "tuple[Tensor, Tensor | None]"]
 
 
-def ours(channels: Sequence[int], displaced: Any = None, smooth: Any = None) -> Engine:
-    """Our registration of these channels, perhaps with another `displaced` and `smooth`."""
+def ours(channels: Sequence[int], displaced: Any = None) -> Engine:
+    """Our registration of these channels, perhaps with another function for `displaced`."""
 
     def run(task: Task) -> tuple[Tensor, None]:
         from unittest.mock import patch
@@ -53,11 +53,7 @@ def ours(channels: Sequence[int], displaced: Any = None, smooth: Any = None) -> 
         chosen = torch.zeros_like(task.inverse_sd)
         chosen[list(channels)] = task.inverse_sd[list(channels)]
         fine, start = interpolation.upsampled(chosen, 2), torch.zeros(3, *task.mask.shape)
-        with patch.multiple(
-            engine,
-            displaced=displaced or interpolation.displaced,
-            smooth=smooth or interpolation.smooth,
-        ):
+        with patch.object(engine, "displaced", displaced or interpolation.displaced):
             return engine.register(task.volume, task.template, fine, start, STEPS, task.sigma), None
 
     return run
@@ -111,20 +107,6 @@ def dipy(metric: str, contrast: str, iterations: Sequence[int]) -> Engine:
     return run
 
 
-def sampled(image: Tensor, shift: Tensor) -> Tensor:
-    """`displaced` of ours by torch's grid_sample."""
-    import torch
-
-    shape = shift.shape[1:]
-    axes = torch.meshgrid(*(torch.arange(n).float() for n in shape), indexing="ij")
-    last = torch.tensor(shape).view(3, 1, 1, 1) - 1
-    # From -1 to 1 between the outermost voxels, the last axis first.
-    grid = (2 * (torch.stack(axes) + shift) / last - 1).flip(0).permute(1, 2, 3, 0)[None]
-    return torch.nn.functional.grid_sample(
-        image[None], grid, padding_mode="border", align_corners=True
-    )[0]
-
-
 def interpolated(image: Tensor, shift: Tensor) -> Tensor:
     """`displaced` of ours by scipy's map_coordinates."""
     import numpy as np
@@ -138,24 +120,13 @@ def interpolated(image: Tensor, shift: Tensor) -> Tensor:
     )
 
 
-def filtered(image: Tensor, width: float) -> Tensor:
-    """`smooth` of ours by scipy's gaussian_filter."""
-    import torch
-    from scipy.ndimage import gaussian_filter
-
-    widths = (0.0, width, width, width)
-    return torch.from_numpy(gaussian_filter(image.numpy(), widths, mode="nearest"))
-
-
 def engines() -> dict[str, Engine]:
     """What is compared."""
     every = range(len(CHANNELS))
     return {
         "ours": ours(every),
         "ours, FA alone": ours([0]),
-        "ours, gaussian_filter": ours(every, smooth=filtered),
-        "ours, grid_sample, gaussian_filter": ours(every, sampled, filtered),
-        "ours, map_coordinates, gaussian_filter": ours(every, interpolated, filtered),
+        "ours, map_coordinates": ours(every, interpolated),
         **{
             f"dipy {metric}, {contrast}, {steps}": dipy(metric, contrast, steps)
             for metric, contrast, steps in (

@@ -94,11 +94,10 @@ class TemplateEstimator:
         inverse = torch.linalg.pinv(torch.cat([torch.ones(len(self._rows), 1), self._rows], dim=1))
 
         def shown(i: int) -> tuple[Tensor, Tensor, Tensor]:
-            displacement = torch.from_numpy(np.array(displacements[i]))
-            fine = LinearInterpolation(displacement, FINER)
-            left = torch.from_numpy(np.array(volumes[i])) - fine.apply(self._expected(i))
-            values, count = LinearInterpolation(displacement).adjoint(left)
-            return *fine.adjoint(left), values / count.clamp(min=_LEAST_COARSE)
+            at = LinearInterpolation(torch.from_numpy(np.array(displacements[i])))
+            left = torch.from_numpy(np.array(volumes[i])) - at.apply(self._expected(i))
+            values, count = at.adjoint(left)
+            return *at.adjoint(left, FINER), values / count.clamp(min=_LEAST_COARSE)
 
         for i, (values, count, coarse) in enumerate(each(shown, len(volumes))):
             sums += values

@@ -34,10 +34,10 @@ def bend(size: float, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("finer", [1, 2])
 def test_the_adjoint_is_the_transpose(finer: int) -> None:
-    at, rng = LinearInterpolation(bend(1.7), finer), torch.Generator().manual_seed(1)
+    at, rng = LinearInterpolation(bend(1.7)), torch.Generator().manual_seed(1)
     image = torch.randn(2, *((n - 1) * finer + 1 for n in SHAPE), generator=rng)
     values = torch.randn(2, *SHAPE, generator=rng)
-    sums, weights = at.adjoint(values)
+    sums, weights = at.adjoint(values, finer)
     assert sums.shape == image.shape
     for k in range(2):  # the channels keep apart
         left = (at.apply(image)[k].double() * values[k]).sum()
