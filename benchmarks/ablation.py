@@ -56,7 +56,7 @@ def _without_template(
     from models.prior.prior import Prior
 
     # Without displacements there are fewer channels, so that the network is another one.
-    return Generator(generator.config, Prior.fit(seen.encoded, seen.reach, conditions))
+    return Generator(generator.config, Prior.fit(seen.encoded, seen.possible_brain, conditions))
 
 
 def _without_directions(

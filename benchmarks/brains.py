@@ -58,7 +58,7 @@ def relative_subjects(
     sites: tuple[str, ...] = (),
 ) -> RelativeSubjects:
     """Encoded volumes (n, C, X, Y, Z) relative to a template that is made from them in `work`."""
-    reach = channels.reach(channels.brain(volume) for volume in encoded)
+    reach = channels.possible_brain(channels.brain(volume) for volume in encoded)
     template, found = GroupTemplate.fit(
         encoded, reach, conditions, smoothing_sigma(space), work / "template"
     )
@@ -77,7 +77,7 @@ def prepare(
     zooms = [_HEAD_MM / s for s in shape]
     space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))
     seen = relative_subjects(encoded, people(n), space, work, f"{n} {shape}")
-    prior = Prior.fit(seen.relative, seen.reach, people(n), transform=seen.transform)
+    prior = Prior.fit(seen.relative, seen.possible_brain, people(n), transform=seen.transform)
     names = tuple(m.name for m in MAPS)
     config = GeneratorConfig("3d", space, names, network, DiffusionConfig(), Coverage.of(people(n)))
     generator = Generator(config, prior)

@@ -94,7 +94,7 @@ def tasks(known: Subjects, fitted: int) -> tuple[list[Task], float]:
     from cohort.template_estimator import FINER
 
     encoded, people = known.encoded(), known.conditions
-    mask = channels.reach(known.masks[:fitted])
+    mask = channels.possible_brain(known.masks[:fitted])
     sigma = smoothing_sigma(known.space)
     begun = time.process_time()
     group, _ = GroupTemplate.fit(encoded[:fitted], mask, people[:fitted], sigma)

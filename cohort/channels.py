@@ -120,7 +120,7 @@ def brain(encoded: Array) -> NDArray[np.bool_]:
     return inside
 
 
-def reach(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+def possible_brain(masks: Iterable[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """Returns the voxels (X, Y, Z) that a brain may reach: any subject's, and one voxel beyond."""
     from scipy.ndimage import distance_transform_edt
 

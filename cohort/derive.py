@@ -179,12 +179,12 @@ def _read_source(
 
 def _save_targets(finished: Path, space: Space) -> None:
     """Write the registration targets once, for all processes."""
-    from cohort.registration import load_target, registration_space
+    from cohort.registration import load_mni_template, registration_space
 
     for grid in {space, registration_space()}:
         path = _target_path(finished, grid)
         if not path.exists():
-            load_target(grid).save(path)
+            load_mni_template(grid).save(path)
 
 
 def _target_path(finished: Path, space: Space) -> Path:
@@ -196,7 +196,7 @@ def _derive(task: ScanTask) -> Quality:
 
     scan, settings, finished = task.scan, task.settings, task.finished
     space = mni_space(settings.resolution_mm)
-    target = registration.Target.load(_target_path(finished, space), space)
+    target = registration.MniTemplate.load(_target_path(finished, space), space)
     own = scan_maps.load(scan, settings.max_bvalue, "ad" in settings.maps)
     fa, md = own.maps["fa"], own.maps["md"]
     if fa.shape == space.shape and np.allclose(own.affine, space.matrix, atol=1e-3):
@@ -205,7 +205,7 @@ def _derive(task: ScanTask) -> Quality:
     else:
         _refuse_other_resolution(scan, space)
         grid = registration.registration_space()
-        coarse = registration.Target.load(_target_path(finished, grid), grid)
+        coarse = registration.MniTemplate.load(_target_path(finished, grid), grid)
         warp = registration.register(fa, md, own.mask, own.affine, coarse)
         maps = {name: warp.apply(values, own.mask, space) for name, values in own.maps.items()}
         mask = warp.mask(own.mask, space) & target.brain

@@ -101,7 +101,7 @@ class GroupTemplate:
         effects = torch.from_numpy(regress(volumes, _without_sites(conditions)) * mask)
         image = upsampled(torch.tensordot(torch.from_numpy(centre), effects, dims=1), FINER)
         estimator = TemplateEstimator(image, effects, torch.from_numpy(rows - centre), mask)
-        nothing: Volumes = np.broadcast_to(np.float32(0), (n, AXES, *mask.shape))
+        zero: Volumes = np.broadcast_to(np.float32(0), (n, AXES, *mask.shape))
 
         def register(start: Volumes, steps: int, what: str, name: str) -> Array:
             def one(i: int) -> Array:
@@ -109,7 +109,7 @@ class GroupTemplate:
 
             return row_cache.rows(work / f"{name}.npy", (n, AXES, *mask.shape), one, what)
 
-        found: Volumes = nothing
+        found: Volumes = zero
         first = 1
         state = work / _STATE
         if state.exists():
@@ -132,7 +132,7 @@ class GroupTemplate:
             mask=mask,
             sigma=sigma,
         )
-        return template, register(nothing, _FINAL_STEPS, "displacements", "displacements")
+        return template, register(zero, _FINAL_STEPS, "displacements", "displacements")
 
     def displacement(
         self, volume: Array, condition: Condition, boundary_only: bool = False
@@ -160,8 +160,8 @@ class GroupTemplate:
             self.mask,
             inverse_sd,
         )
-        nothing = np.zeros((AXES, *self.mask.shape), dtype=np.float32)
-        return estimator.estimate_displacement(0, volume, nothing, _FINAL_STEPS, self.sigma)
+        zero = np.zeros((AXES, *self.mask.shape), dtype=np.float32)
+        return estimator.estimate_displacement(0, volume, zero, _FINAL_STEPS, self.sigma)
 
     def on_grid(self) -> Array:
         """Returns the mean subject on the grid of volumes, (C, X, Y, Z)."""
@@ -189,7 +189,7 @@ def smoothing_sigma(space: Space) -> float:
     return float(np.float32(_SIGMA_MM / min(space.zooms)))
 
 
-class _Less(Sequence[Array]):
+class _LazyDifference(Sequence[Array]):
     """Rows less one array, subtracted when they are read."""
 
     def __init__(self, rows: Array, less: Array) -> None:
@@ -202,9 +202,9 @@ class _Less(Sequence[Array]):
         return self._rows[i] - self._less
 
 
-def _centred(displacements: Array) -> _Less:
+def _centred(displacements: Array) -> _LazyDifference:
     """Returns displacements less their mean: the template stays in the middle of its subjects."""
-    return _Less(displacements, displacements.mean(axis=0))
+    return _LazyDifference(displacements, displacements.mean(axis=0))
 
 
 def _without_sites(conditions: Sequence[Condition]) -> list[Condition]:

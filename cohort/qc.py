@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort.registration import Target
+from cohort.registration import MniTemplate
 
 # Someone should look at a scan outside these limits. Five real scans of three vendors and simulated
 # brains of 18 to 88 years lie well inside.
@@ -58,7 +58,7 @@ def assess(
     fa: NDArray[np.float32],
     md: NDArray[np.float32],
     mask: NDArray[np.bool_],
-    target: Target,
+    target: MniTemplate,
     note: str,
 ) -> Quality:
     """Measure the quality of maps on the grid of `target`.

@@ -28,7 +28,7 @@ _FWHM = 2.355
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class MniTemplate:
     """The template that scans are registered to.
 
     Parameters
@@ -51,7 +51,7 @@ class Target:
         partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path, space: Space) -> Target:
+    def load(cls, path: Path, space: Space) -> MniTemplate:
         """Read what `save` wrote."""
         with np.load(path) as arrays:
             return cls(space, arrays["t1w"], arrays["white"], arrays["brain"])
@@ -90,7 +90,7 @@ class Warp:
         return np.asarray(moved, dtype=np.float64)
 
 
-def load_target(space: Space) -> Target:
+def load_mni_template(space: Space) -> MniTemplate:
     """Return the template on `space`, from files that nilearn carries; nothing is downloaded."""
     from nilearn import datasets
 
@@ -103,11 +103,11 @@ def load_target(space: Space) -> Target:
         )
     )
     inside = brain > 0.5
-    return Target(space, np.where(inside, t1w, 0).astype(np.float32), white, inside)
+    return MniTemplate(space, np.where(inside, t1w, 0).astype(np.float32), white, inside)
 
 
 def register(
-    fa: Array, md: Array, mask: NDArray[np.bool_], affine: NDArray[np.float64], target: Target
+    fa: Array, md: Array, mask: NDArray[np.bool_], affine: NDArray[np.float64], target: MniTemplate
 ) -> Warp:
     """Register a scan to `target`: an affine transform, then SyN.
 

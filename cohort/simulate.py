@@ -128,7 +128,7 @@ def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = No
     template = finished / TISSUE_TEMPLATE
     if not template.exists():
         say(f"tissue template for {settings.resolution_mm:g} mm")
-        make_template(settings, space).save(template)
+        make_tissue_template(settings, space).save(template)
     for participant in cohort:  # A subject that is written in part is made again.
         if not _is_finished(finished, participant.id, settings, space):
             shutil.rmtree(finished / participant.id, ignore_errors=True)
@@ -145,7 +145,7 @@ def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = No
             shutil.rmtree(other)
 
 
-def make_template(settings: Simulate, space: Space) -> TissueTemplate:
+def make_tissue_template(settings: Simulate, space: Space) -> TissueTemplate:
     """Return the tissue template, matched to regional norms, for output on `space`."""
     from cohort.simulation.regional_norms import match_norms
     from cohort.simulation.tissue import build_tissue_template

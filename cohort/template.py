@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _TABLE, _PICTURE = "registration.tsv", "qc.png"
 
 
-def make_template(
+def make_group_template(
     derivatives: Path = paths.DERIVATIVES,
     split: Path = paths.SPLIT,
     out: Path = paths.TEMPLATE,
@@ -47,7 +47,7 @@ def make_template(
 
     train = SubjectFiles.find(derivatives, split, "base", "train")
     encoded = train.encoded(work)
-    reach = channels.reach(channels.brain(volume) for volume in encoded)
+    reach = channels.possible_brain(channels.brain(volume) for volume in encoded)
     sigma = smoothing_sigma(train.space)
     kept = work / f"template-{train.digest}-{closure.digest('cohort.template')}"
     template, displacements = GroupTemplate.fit(encoded, reach, train.conditions, sigma, kept)
@@ -117,7 +117,7 @@ def _register(
 @command()
 def main() -> None:
     """Make the group template and register every subject, into data/template."""
-    make_template()
+    make_group_template()
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ class TemplateEstimator:
 
         def squares(i: int) -> NDArray[np.float64]:
             moved = displaced(self._expected(i), torch.from_numpy(np.array(displacements[i])))
-            left = torch.from_numpy(np.array(volumes[i])) - moved
-            squared: NDArray[np.float64] = np.square(left.numpy(), dtype=np.float64)
+            residual = torch.from_numpy(np.array(volumes[i])) - moved
+            squared: NDArray[np.float64] = np.square(residual.numpy(), dtype=np.float64)
             return squared
 
         variance = np.zeros(volumes[0].shape)
@@ -95,9 +95,9 @@ class TemplateEstimator:
 
         def shown(i: int) -> tuple[Tensor, Tensor, Tensor]:
             at = LinearInterpolation(torch.from_numpy(np.array(displacements[i])))
-            left = torch.from_numpy(np.array(volumes[i])) - at.apply(self._expected(i))
-            values, count = at.adjoint(left)
-            return *at.adjoint(left, FINER), values / count.clamp(min=_LEAST_COARSE)
+            residual = torch.from_numpy(np.array(volumes[i])) - at.apply(self._expected(i))
+            values, count = at.adjoint(residual)
+            return *at.adjoint(residual, FINER), values / count.clamp(min=_LEAST_COARSE)
 
         for i, (values, count, coarse) in enumerate(each(shown, len(volumes))):
             sums += values

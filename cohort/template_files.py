@@ -91,7 +91,7 @@ class TemplateFiles:
         self.root.mkdir(parents=True, exist_ok=True)
         arrays = {k: np.ascontiguousarray(v) for k, v in template.arrays().items()}
         save_file(arrays, self.root / _TEMPLATE)
-        fine = _finer(self.space)
+        fine = _template_space(self.space)
         for image, spec in zip(template.image, maps, strict=False):
             values = spec.clip(spec.from_network(image))
             path = self.root / f"tpl-group_param-{spec.name}_dwimap.nii.gz"
@@ -122,7 +122,7 @@ class TemplateFiles:
         return self._folder(subject) / f"{subject}_from-group_to-subject_mode-image_xfm.nii.gz"
 
 
-def _finer(space: Space) -> Space:
+def _template_space(space: Space) -> Space:
     """Returns the template's own grid: FINER steps per voxel, the corner voxels' centres shared."""
     affine: NDArray[np.float64] = space.matrix.copy()
     affine[:3, :3] /= FINER

@@ -15,14 +15,14 @@ from models.prior.prior import Prior
 from models.prior.template_transform import TemplateTransform
 
 WEIGHTS_FILE, PRIOR_FILE = "weights.safetensors", "prior.safetensors"
-_PRIOR = ("coefficients", "mask", "scale", "knots", "gain")
+_PRIOR = ("coefficients", "mask", "scale", "knots", "site_gain")
 _COVARIANCE = ("power", "modes", "variance")
 _TRANSFORM = "transform."
 
 Tensors = dict[str, Tensor]
 
 
-def files(network: Module, prior: Prior) -> dict[str, Tensors]:
+def tensors_by_file(network: Module, prior: Prior) -> dict[str, Tensors]:
     """Returns the tensors by file and name; a name is used in one file only."""
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     arrays: dict[str, Any] = {f"prior.{name}": getattr(prior, name) for name in _PRIOR}
@@ -39,7 +39,9 @@ def files(network: Module, prior: Prior) -> dict[str, Tensors]:
 
 def all_tensors(network: Module, prior: Prior) -> Tensors:
     """Returns the tensors of all files by name."""
-    return {k: v for tensors in files(network, prior).values() for k, v in tensors.items()}
+    return {
+        k: v for tensors in tensors_by_file(network, prior).values() for k, v in tensors.items()
+    }
 
 
 def load_prior(folder: Path, sites: tuple[str, ...]) -> Prior:

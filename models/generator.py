@@ -24,7 +24,7 @@ from models.config import Dim, SamplerName
 from models.coverage import Coverage
 from models.diffusion.denoiser import Denoiser, Estimate, condition_vector
 from models.diffusion.sampler import OnStep, Sampler
-from models.generator_config import GeneratorConfig, from_json, identity, to_json
+from models.generator_config import GeneratorConfig, from_json, sampling_config, to_json
 from models.prior.prior import Prior
 from models.prior.quantiles import CLIP
 
@@ -34,7 +34,7 @@ CONFIG_FILE = "generator.json"
 # Volumes are always denoised two at a time, the last one beside a copy of itself where it would be
 # alone: the sums inside a convolution may be ordered by batch size, and a sample must not depend on
 # that. (PyTorch also takes a path about four times slower for a single volume on CPUs.)
-_TOGETHER = 2
+_BATCH = 2
 
 
 class Generator:
@@ -153,13 +153,13 @@ class Generator:
             )
         distances = None if masks is None else self._distances(masks, len(seeds))
         out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
-        total = steps * -(-len(seeds) // _TOGETHER)
+        total = steps * -(-len(seeds) // _BATCH)
         chosen_sampler = self._sampler(sampler or self.config.diffusion.sampler, steps)
-        for start in range(0, len(seeds), _TOGETHER):
-            chosen = [min(start + k, len(seeds) - 1) for k in range(_TOGETHER)]
+        for start in range(0, len(seeds), _BATCH):
+            chosen = [min(start + k, len(seeds) - 1) for k in range(_BATCH)]
             report: OnStep | None = None
             if on_step is not None:
-                base = steps * (start // _TOGETHER)
+                base = steps * (start // _BATCH)
 
                 def report(step: int, _: int, base: int = base, tell: OnStep = on_step) -> None:
                     tell(base + step, total)
@@ -172,7 +172,7 @@ class Generator:
                 guidance,
                 None if distances is None else distances[chosen],
             )
-            out[start : start + _TOGETHER] = drawn[: len(seeds) - start]
+            out[start : start + _BATCH] = drawn[: len(seeds) - start]
         return out
 
     def _draw(
@@ -199,8 +199,8 @@ class Generator:
             time = torch.full((len(x),), t, device=device)
             estimate: Estimate = self.denoiser(x, time, condition)
             if guidance != 1:
-                everyone = torch.ones(len(x), dtype=torch.bool, device=device)
-                null = self.denoiser(x, time, condition, withheld=everyone)
+                all_withheld = torch.ones(len(x), dtype=torch.bool, device=device)
+                null = self.denoiser(x, time, condition, withheld=all_withheld)
                 estimate = estimate.guided(null, guidance)
             # Near the noise, DDPM divides an error of the network by next to no signal.
             return estimate.clipped(CLIP) if self.config.diffusion.path == "ddpm" else estimate
@@ -248,7 +248,7 @@ class Generator:
     @property
     def digest(self) -> str:
         """Short hash of everything that shapes its samples."""
-        content = hashlib.sha256(json.dumps(identity(self.config, self.sites)).encode())
+        content = hashlib.sha256(json.dumps(sampling_config(self.config, self.sites)).encode())
         for name, tensor in sorted(
             checkpoint.all_tensors(self.denoiser.network, self.prior).items()
         ):
@@ -261,7 +261,7 @@ class Generator:
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        for name, tensors in checkpoint.files(self.denoiser.network, self.prior).items():
+        for name, tensors in checkpoint.tensors_by_file(self.denoiser.network, self.prior).items():
             save_file(tensors, folder / name)
         content = {**to_json(self.config, self.sites), "digest": self.digest}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")

@@ -41,7 +41,7 @@ class GeneratorConfig:
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def identity(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
+def sampling_config(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
     """Returns the part of a configuration that shapes samples, in plain values."""
     return {
         "format": FORMAT,
@@ -60,7 +60,7 @@ def identity(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
 def to_json(config: GeneratorConfig, sites: Sequence[str]) -> dict[str, Any]:
     """Returns the whole configuration in plain values, with the sites of its prior."""
     return {
-        "identity": identity(config, sites),
+        "identity": sampling_config(config, sites),
         "coverage": config.coverage.to_json(),
         "provenance": config.provenance,
     }

@@ -122,7 +122,7 @@ def adapt_generator(
     )
     seconds = time.monotonic() - started
     file = out / ADAPTER_FILE
-    adapter.save(file, original.digest, prior.gain)
+    adapter.save(file, original.digest, prior.site_gain)
     adapter.merge()
     quality = score(
         generator,

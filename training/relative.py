@@ -20,6 +20,7 @@ from models.prior.template_transform import TemplateTransform
 from training.dataset import Residuals
 
 _TRANSFORM, _RELATIVE = "transform.safetensors", "relative.npy"
+_DISPLACEMENTS = "displacements.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,13 @@ class RelativeSubjects:
     Parameters
     ----------
     transform : between encoded and relative volumes.
-    reach : (X, Y, Z), voxels that a brain may reach.
+    possible_brain : (X, Y, Z), voxels that a brain may reach.
     encoded : (n, C, X, Y, Z), in the channels of `cohort.channels`.
     relative : (n, C + 3, X, Y, Z), see `models.prior.template_transform`; a memory map.
     """
 
     transform: TemplateTransform
-    reach: NDArray[np.bool_]
+    possible_brain: NDArray[np.bool_]
     encoded: Array
     relative: Array
 
@@ -72,11 +73,13 @@ class RelativeSubjects:
         with FileLock(kept / "lock"):
             if not (kept / _RELATIVE).exists():
                 _make(path, encoded, conditions, template, displacement, sites)
+            # They are needed no more, also where a stop came just before this.
+            (kept / _DISPLACEMENTS).unlink(missing_ok=True)
         # torch wants arrays that may be written.
         arrays = {name: np.array(values) for name, values in load_file(path).items()}
         transform = TemplateTransform.from_arrays(arrays)
-        reach = channels.reach(channels.brain(volume) for volume in encoded)
-        return cls(transform, reach, encoded, np.load(kept / _RELATIVE, mmap_mode="r"))
+        possible = channels.possible_brain(channels.brain(volume) for volume in encoded)
+        return cls(transform, possible, encoded, np.load(kept / _RELATIVE, mmap_mode="r"))
 
     def residuals(self, prior: Prior, conditions: Sequence[Condition], work: Path) -> Residuals:
         """Writes what a denoiser of this prior is trained on to the folder `work`."""
@@ -97,7 +100,7 @@ def _make(
 
     count, shape = len(encoded), template.mask.shape
     displacements = row_cache.rows(
-        path.parent / "displacements.npy",
+        path.parent / _DISPLACEMENTS,
         (count, AXES, *shape),
         displacement,
         "read displacements",
@@ -120,4 +123,3 @@ def _make(
         lambda i: transform.to_relative(encoded[i], np.array(displacements[i])),
         "relative to the template",
     )
-    (path.parent / "displacements.npy").unlink()

@@ -153,7 +153,7 @@ def untrained(
     )
     conditions = subjects.conditions
     sites = known_sites(settings, conditions)
-    prior = Prior.fit(seen.relative, seen.reach, conditions, sites, seen.transform)
+    prior = Prior.fit(seen.relative, seen.possible_brain, conditions, sites, seen.transform)
     torch.manual_seed(settings.loop.seed)
     return Generator(config, prior)
 

@@ -24,7 +24,7 @@ Targets = Literal["attention", "conv", "all"]
 _ATTENTION = ("to_q", "to_k", "to_v", "out_proj")
 
 
-def targets_of(network: nn.Module, targets: Targets) -> Iterator[tuple[str, nn.Module]]:
+def select_layers(network: nn.Module, targets: Targets) -> Iterator[tuple[str, nn.Module]]:
     """Yields the names and modules of the layers to adapt, in a fixed order.
 
     ``attention``: the projections of the attention layers; ``conv``: all convolutions;
@@ -113,14 +113,14 @@ class Adapter(ABC):
         Parameters
         ----------
         base : digest of the generator that the adapter fits.
-        gain : the adapted site's `Prior.gain`.
+        gain : the adapted site's `Prior.site_gain`.
         """
         from safetensors.torch import save_file
 
         tensors = {
             name: p.detach().cpu().contiguous() for name, p in self.named_parameters().items()
         }
-        tensors["prior.gain"] = torch.from_numpy(gain)
+        tensors["prior.site_gain"] = torch.from_numpy(gain)
         description = {
             "format": FORMAT,
             "method": self.method,

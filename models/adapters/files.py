@@ -29,7 +29,7 @@ def build(method: str, settings: dict[str, Any]) -> Adapter:
     return _METHODS[method](**settings)
 
 
-def apply(path: Path, base: Generator) -> Generator:
+def load_adapted(path: Path, base: Generator) -> Generator:
     """Returns the generator that an adapter file makes of its base, with the adapter merged.
 
     Raises
@@ -51,7 +51,7 @@ def apply(path: Path, base: Generator) -> Generator:
             f"{path} adapts the generator {description['base']}, this one is {base.digest}: load "
             "the base it was trained on, or adapt again"
         )
-    prior = base.prior.with_gain(tensors.pop("prior.gain").numpy())
+    prior = base.prior.with_gain(tensors.pop("prior.site_gain").numpy())
     config = base.config
     denoiser = Denoiser(
         base.dim, prior, config.network, config.diffusion.path, base.denoiser.null_token

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contracts.errors import UserError
-from models.adapters.adapter import Adapter, Targets, targets_of
+from models.adapters.adapter import Adapter, Targets, select_layers
 from models.diffusion.network import PatchUNet
 
 
@@ -42,7 +42,7 @@ class LoRA(Adapter):
     Parameters
     ----------
     rank : r; layers with fewer channels get a rank of theirs.
-    targets : see `models.adapters.adapter.targets_of`.
+    targets : see `models.adapters.adapter.select_layers`.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class LoRA(Adapter):
         return _LowRank(weight, rank, generator)
 
     def select(self, network: PatchUNet) -> Iterator[tuple[str, nn.Module]]:
-        return targets_of(network, self.targets)
+        return select_layers(network, self.targets)
 
     def settings(self) -> dict[str, Any]:
         return {"rank": self.rank, "targets": self.targets}

@@ -77,7 +77,7 @@ class PatchUNet(nn.Module):
                 # names of parameters change.
                 block.__dict__.pop("forward", None)
                 if on:
-                    block.forward = partial(_again, block.forward)
+                    block.forward = partial(_checkpointed, block.forward)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         """Returns (B, out_channels, S...).
@@ -96,7 +96,7 @@ class PatchUNet(nn.Module):
         return cast(Tensor, pixelshuffle(out, dims, self.patch))
 
 
-def _again(forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def _checkpointed(forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return forward(*inputs)
     # Nothing in these blocks is random, so that the random state need not be kept.

@@ -136,7 +136,7 @@ class Sampler:
         """
         if not self._gaussian:
             return _with_last(clean, given)
-        left = posterior_variance(self._power, self._a[i], self._s[i])
+        variance = posterior_variance(self._power, self._a[i], self._s[i])
         channels = given.shape[1]
 
         def apply(v: Tensor, power: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Sampler:
             # Conjugate gradients, preconditioned by (R^-1)_LL, which would be the inverse of R_LL
             # if the channels were independent.
             def close(v: Tensor) -> Tensor:
-                return apply(v, 1 / left)[:, -channels:]
+                return apply(v, 1 / variance)[:, -channels:]
 
             x, r, z = torch.zeros_like(b), b, close(b)
             p, size = z, _dot(b, z)
@@ -157,7 +157,7 @@ class Sampler:
                 going = size > enough
                 if not going.any():
                     break
-                moved = apply(p, left)[:, -channels:]
+                moved = apply(p, variance)[:, -channels:]
                 step = torch.where(going, size / _dot(p, moved), 0)
                 x, r = x + step * p, r - step * moved
                 z = close(r)
@@ -165,7 +165,7 @@ class Sampler:
                 p = z + torch.where(going, size / last, 0) * p
             return x
 
-        told = apply(solved(given - clean[:, -channels:]), left)
+        told = apply(solved(given - clean[:, -channels:]), variance)
         return _with_last(clean + torch.where(inside, told, 0), given)
 
     def _posterior(self, i: int, x: Tensor, clean: Tensor, z: Tensor, inside: Tensor) -> Tensor:

@@ -69,10 +69,10 @@ class BoundaryRegression:
         # Normal equations of the residuals: the sums of products less what the design explains.
         # (The pseudo-inverse, since a cohort of women alone leaves the design dependent.)
         explained = np.tensordot(np.linalg.pinv(rows.T @ rows, hermitian=True), held, axes=1)
-        left = (squares - np.einsum("phv,pcv->hcv", held[:, :2], explained)) / n
-        gram, towards = np.moveaxis(left[:, :2], 2, 0), np.moveaxis(left[:, 2:], 2, 0)
+        residual = (squares - np.einsum("phv,pcv->hcv", held[:, :2], explained)) / n
+        gram, cross = np.moveaxis(residual[:, :2], 2, 0), np.moveaxis(residual[:, 2:], 2, 0)
         ridge = max(_RIDGE * np.trace(gram.mean(axis=0)) / 2, _LEAST_RIDGE)
-        found = np.linalg.solve(gram + ridge * np.eye(2), towards)
+        found = np.linalg.solve(gram + ridge * np.eye(2), cross)
         slopes = np.zeros((2, channels - 1, mask.size), dtype=np.float32)
         slopes[:, :, inside] = np.moveaxis(found, 0, 2)
         centre = np.zeros((2, mask.size), dtype=np.float32)

@@ -43,8 +43,8 @@ class Prior:
     scale : (C, X, Y, Z), local standard deviation of what the mean leaves; positive.
     knots : (9, C, X, Y, Z), curves q, see `models.prior.quantiles`.
     covariance : of r.
-    gain : one factor per channel of encoded volumes. A base generator has ones; an adapter learns
-        those of another site, since scanners differ first of all by a factor on FA and on MD.
+    site_gain : one factor per channel of encoded volumes. A base generator has ones; an adapter
+        learns those of another site, since scanners differ first of all by a factor on FA and MD.
     sites : that the regression tells apart; empty: none.
     transform : between encoded and relative volumes; None: they are the same.
     """
@@ -54,7 +54,7 @@ class Prior:
     scale: Array
     knots: Array
     covariance: Covariance
-    gain: Array
+    site_gain: Array
     sites: tuple[str, ...] = ()
     transform: TemplateTransform | None = None
 
@@ -83,32 +83,32 @@ class Prior:
         rows = design(conditions, sites).astype(np.float32)
 
         def deviation(i: int) -> Array:
-            left: Array = (volumes[i] - np.tensordot(rows[i], coefficients, axes=1)) * mask
-            return left
+            residual: Array = (volumes[i] - np.tensordot(rows[i], coefficients, axes=1)) * mask
+            return residual
 
         variance, mean = np.zeros(volumes.shape[1:]), np.zeros(volumes.shape[1:])
         for i in range(n):
             variance += np.square(deviation(i), dtype=np.float64) / n
             mean += volumes[i] / n
         scale = smoothed_sd(variance, mask)
-        over = np.where(mask, scale, np.float32(np.inf))
-        knots = fit_knots(volumes, over, (rows, coefficients))
-        residuals = _Rows(lambda i: to_scores(deviation(i) / scale, knots) * mask, n)
+        safe_scale = np.where(mask, scale, np.float32(np.inf))
+        knots = fit_knots(volumes, safe_scale, (rows, coefficients))
+        residuals = _LazyVolumes(lambda i: to_scores(deviation(i) / scale, knots) * mask, n)
         if transform is None:
-            weight, ways = scale, _displacement_directions(mean, scale, mask)
+            weight, given = scale, _displacement_directions(mean, scale, mask)
         else:
-            weight, ways = scale.copy(), directions(transform) / scale
+            weight, given = scale.copy(), directions(transform) / scale
             weight[:-AXES] *= transform.sensitivity()[:-AXES]
-        # A regression fits its own subjects better than new ones.
-        wider = np.float32(np.sqrt(n / max(n - len(coefficients), 1)))
+        # Correction for the degrees of freedom that the regression takes.
+        correction = np.float32(np.sqrt(n / max(n - len(coefficients), 1)))
         maps = channels if transform is None else channels - AXES
         return cls(
             coefficients=coefficients,
             mask=mask,
-            scale=scale * wider,
+            scale=scale * correction,
             knots=knots,
-            covariance=Covariance.fit(residuals, mask, weight, ways),
-            gain=np.ones(maps, dtype=np.float32),
+            covariance=Covariance.fit(residuals, mask, weight, given),
+            site_gain=np.ones(maps, dtype=np.float32),
             sites=sites,
             transform=transform,
         )
@@ -133,7 +133,7 @@ class Prior:
 
     def to_relative(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
         """Returns the relative volumes of encoded ones, which are registered for it."""
-        own: Array = volumes / self.gain[:, None, None, None]
+        own: Array = volumes / self.site_gain[:, None, None, None]
         return own if self.transform is None else self.transform.register(own, conditions)
 
     def residual_of_relative(self, relative: Array, conditions: Sequence[Condition]) -> Array:
@@ -161,7 +161,7 @@ class Prior:
         known = self.residual_of_relative(
             self.transform.relative_of_boundary(distances, conditions), conditions
         )
-        return known[:, len(self.gain) - 1 :]
+        return known[:, len(self.site_gain) - 1 :]
 
     def volume(
         self, residual: Array, conditions: Sequence[Condition], distances: Array | None = None
@@ -178,7 +178,7 @@ class Prior:
             out = self.transform.from_relative(out, distances)
         elif distances is not None:
             out[:, -1] = distances
-        return out * self.gain[:, None, None, None]
+        return out * self.site_gain[:, None, None, None]
 
     def with_fitted_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
         """Returns this prior with the gain that fits another group best, by least squares per map.
@@ -194,14 +194,14 @@ class Prior:
         fitted = self
         # Twice: shapes are found better where values are already brought to the base's.
         for _ in range(1 if self.transform is None else 2):
-            products = np.zeros((2, len(self.gain)))
+            products = np.zeros((2, len(self.site_gain)))
             for volume, condition in zip(volumes, conditions, strict=True):
                 one = fitted.expected_for_shape(volume, condition) * self.mask
                 both = np.stack([volume * one, one**2]).astype(np.float64)
                 products += both.sum(axis=(2, 3, 4))
             change = products[0] / products[1]
             change[-1] = 1
-            fitted = fitted.with_gain((fitted.gain * change).astype(np.float32))
+            fitted = fitted.with_gain((fitted.site_gain * change).astype(np.float32))
         return fitted
 
     def expected_for_shape(self, volume: Array, condition: Condition) -> Array:
@@ -211,15 +211,15 @@ class Prior:
             found = self.to_relative(volume[None], [condition])
             mean[:, -AXES:] = found[:, -AXES:]
             mean = self.transform.from_relative(mean, volume[None, -1])
-        own: Array = mean[0] * self.gain[:, None, None, None]
+        own: Array = mean[0] * self.site_gain[:, None, None, None]
         return own
 
     def with_gain(self, gain: Array) -> Prior:
         """Returns this prior with another gain."""
-        return replace(self, gain=gain)
+        return replace(self, site_gain=gain)
 
 
-class _Rows(Sequence[Array]):
+class _LazyVolumes(Sequence[Array]):
     """Rows that are computed when they are read."""
 
     def __init__(self, row: Callable[[int], Array], count: int) -> None:

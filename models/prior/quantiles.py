@@ -37,11 +37,11 @@ def fit_knots(values: Array, scale: Array, explained: tuple[Array, Array] | None
     width = max(_BLOCK_BYTES // max(flat[:, :1].nbytes, 1), 1)
     for first in range(0, flat.shape[1], width):
         block = slice(first, first + width)
-        left = flat[:, block]
+        residual = flat[:, block]
         if explained is not None:
             rows, mean = explained
-            left = left - rows @ mean.reshape(len(mean), -1)[:, block]
-        out[:, block] = _quantiles(left / over[block])
+            residual = residual - rows @ mean.reshape(len(mean), -1)[:, block]
+        out[:, block] = _quantiles(residual / over[block])
     return out.reshape(len(SCORES), *scale.shape)
 
 

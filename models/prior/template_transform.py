@@ -21,8 +21,8 @@ from contracts.condition import Condition
 from models.prior.boundary import BoundaryRegression
 from models.prior.quantiles import fit_knots, from_scores, to_scores
 
-# Largest correlation of two channels in a voxel: each says something of its own.
-_MOST_CORRELATED = 0.97
+# Correlations of channels are multiplied by this, so that each says something of its own.
+_SHRINKAGE = 0.97
 # Width over which correlations are pooled, in voxels.
 _POOLING = 1.0
 _TEMPLATE = "template."
@@ -46,13 +46,13 @@ class TemplateTransform:
     template : of the group.
     boundary : regression of the maps on the distance to the boundary.
     knots : (9, C, X, Y, Z), curves as in `models.prior.quantiles`.
-    mixing : (C, C, X, Y, Z), L; its channels count from the last one, the signed distance.
+    channel_factor : (C, C, X, Y, Z), L; its channels count from the last one, the signed distance.
     """
 
     template: GroupTemplate
     boundary: BoundaryRegression
     knots: Array
-    mixing: Array
+    channel_factor: Array
 
     @classmethod
     def fit(
@@ -64,7 +64,7 @@ class TemplateTransform:
         sites: tuple[str, ...] = (),
         moved: Array | None = None,
     ) -> TemplateTransform:
-        """Fits boundary regression, curves and mixing to registered subjects.
+        """Fits boundary regression, curves and channel factor to registered subjects.
 
         Parameters
         ----------
@@ -80,9 +80,9 @@ class TemplateTransform:
 
         def without_template(i: int) -> Array:
             u = torch.from_numpy(np.array(displacements[i]))
-            left = np.array(volumes[i])
-            left[:-1] -= displaced(image[:-1], u).numpy()
-            return inversely_displaced(torch.from_numpy(left), u).numpy()
+            residual = np.array(volumes[i])
+            residual[:-1] -= displaced(image[:-1], u).numpy()
+            return inversely_displaced(torch.from_numpy(residual), u).numpy()
 
         for i, one in enumerate(each(without_template, n)):
             moved[i] = one
@@ -90,22 +90,22 @@ class TemplateTransform:
             template=template,
             boundary=BoundaryRegression.fit(moved, mask, conditions, sites),
             knots=np.zeros((0, *shape), dtype=np.float32),
-            mixing=np.zeros((0, 0, *mask.shape), dtype=np.float32),
+            channel_factor=np.zeros((0, 0, *mask.shape), dtype=np.float32),
         )
 
         def without_both(i: int) -> Array:
             u = torch.from_numpy(np.array(displacements[i]))
-            left = transform._unexplained(volumes[i], u, LinearInterpolation(u))
-            return inversely_displaced(torch.from_numpy(left), u).numpy()
+            residual = transform._unexplained(volumes[i], u, LinearInterpolation(u))
+            return inversely_displaced(torch.from_numpy(residual), u).numpy()
 
         for i, one in enumerate(each(without_both, n)):
             moved[i] = one
         transform = replace(transform, knots=_knots(moved, mask))
-        return transform._with_mixing(
+        return transform._with_channel_factor(
             volumes, displacements, design(conditions, sites).astype(np.float32)
         )
 
-    def _with_mixing(
+    def _with_channel_factor(
         self,
         volumes: Volumes,
         displacements: Volumes,
@@ -125,15 +125,15 @@ class TemplateTransform:
             u = torch.from_numpy(np.array(displacements[i]))
             at = LinearInterpolation(u)
             expected = torch.from_numpy(np.tensordot(rows[i], mean, axes=1).astype(np.float32))
-            left = torch.from_numpy(self._scores(volumes[i], u, at)) - at.apply(expected)
-            return at.adjoint((left[:, None] * left).flatten(0, 1))[0]
+            residual = torch.from_numpy(self._scores(volumes[i], u, at)) - at.apply(expected)
+            return at.adjoint((residual[:, None] * residual).flatten(0, 1))[0]
 
         for weights, one in zip(inverse.T, each(scores, len(rows)), strict=True):
             mean += weights[:, None, None, None, None].astype(np.float32) * one
         total = torch.zeros(count, count, *mask.shape)
         for sums in each(products, len(rows)):
             total += sums.view_as(total)
-        return replace(self, mixing=_mixing(total.numpy(), mask))
+        return replace(self, channel_factor=_channel_factor(total.numpy(), mask))
 
     @property
     def channels(self) -> int:
@@ -150,9 +150,12 @@ class TemplateTransform:
         """
         u = torch.from_numpy(displacement)
         at, mask = LinearInterpolation(u), self.template.mask
-        scores, mixing = self._scores(volume, u, at)[::-1], _interpolated(self.mixing, at)
+        scores, channel_factor = (
+            self._scores(volume, u, at)[::-1],
+            _interpolated(self.channel_factor, at),
+        )
         z = np.empty_like(scores)
-        for k, row in enumerate(mixing):
+        for k, row in enumerate(channel_factor):
             z[k] = (scores[k] - (row[:k] * z[:k]).sum(axis=0)) / row[k]
         return np.concatenate([z[::-1] * mask, displacement * mask])
 
@@ -204,8 +207,8 @@ class TemplateTransform:
         for i, one in enumerate(relative):
             u = torch.from_numpy(np.ascontiguousarray(one[-AXES:]) * mask)
             at = LinearInterpolation(u)
-            z, mixing = one[:-AXES][::-1], _interpolated(self.mixing, at)
-            scores = np.einsum("kj...,j...->k...", mixing, z)[::-1]
+            z, channel_factor = one[:-AXES][::-1], _interpolated(self.channel_factor, at)
+            scores = np.einsum("kj...,j...->k...", channel_factor, z)[::-1]
             volume = from_scores(scores[None], _interpolated(self.knots, at))[0] * mask
             volume += displaced(image, u).numpy()
             inside = channels.brain(volume)
@@ -231,7 +234,7 @@ class TemplateTransform:
             "boundary.slopes": self.boundary.slopes,
             "boundary.centre": self.boundary.centre,
             "knots": self.knots,
-            "mixing": self.mixing,
+            "channel_factor": self.channel_factor,
         }
         return own | {f"{_TEMPLATE}{name}": a for name, a in self.template.arrays().items()}
 
@@ -247,19 +250,19 @@ class TemplateTransform:
             template=GroupTemplate.from_arrays(template),
             boundary=BoundaryRegression(arrays["boundary.slopes"], arrays["boundary.centre"]),
             knots=arrays["knots"],
-            mixing=arrays["mixing"],
+            channel_factor=arrays["channel_factor"],
         )
 
     def _unexplained(self, volume: Array, u: Tensor, at: LinearInterpolation) -> Array:
         """Returns what the template and the boundary do not explain of an encoded volume."""
-        left = self._boundary(at).removed_from(volume)
-        left -= displaced(torch.from_numpy(self.template.image), u).numpy()
-        return left * self.template.mask
+        residual = self._boundary(at).removed_from(volume)
+        residual -= displaced(torch.from_numpy(self.template.image), u).numpy()
+        return residual * self.template.mask
 
     def _scores(self, volume: Array, u: Tensor, at: LinearInterpolation) -> Array:
         """Returns the normal scores of the unexplained part, (C, X, Y, Z), still correlated."""
-        left = self._unexplained(volume, u, at)
-        scores: Array = to_scores(left[None], _interpolated(self.knots, at))[0]
+        residual = self._unexplained(volume, u, at)
+        scores: Array = to_scores(residual[None], _interpolated(self.knots, at))[0]
         return scores * self.template.mask
 
     def _boundary(self, at: LinearInterpolation) -> BoundaryRegression:
@@ -283,7 +286,7 @@ def _knots(values: Array, mask: NDArray[np.bool_]) -> Array:
     return fit_knots(values, sd) * sd
 
 
-def _mixing(total: Array, mask: NDArray[np.bool_]) -> Array:
+def _channel_factor(total: Array, mask: NDArray[np.bool_]) -> Array:
     """Returns L (C, C, X, Y, Z) of sums of products (C, C, X, Y, Z).
 
     L is the Cholesky factor of the channels' correlations over a neighbourhood, channels taken
@@ -292,7 +295,7 @@ def _mixing(total: Array, mask: NDArray[np.bool_]) -> Array:
     pooled = smooth(torch.from_numpy(total * mask).flatten(0, 1), _POOLING)
     matrix = pooled.view(total.shape).flip(0, 1).permute(2, 3, 4, 0, 1).double()
     own = torch.diagonal(matrix, dim1=-2, dim2=-1).clamp(min=1e-6).sqrt()
-    matrix = _MOST_CORRELATED * matrix / (own[..., :, None] * own[..., None, :])
+    matrix = _SHRINKAGE * matrix / (own[..., :, None] * own[..., None, :])
     alone = torch.eye(len(total), dtype=torch.float64)
     matrix = torch.where(alone.bool(), alone, matrix)
     matrix = torch.where(torch.from_numpy(mask)[..., None, None], matrix, alone)

@@ -74,7 +74,9 @@ def test_quantiles_template_and_regression(
 ) -> None:
     people = subjects.conditions
     straight = ablation._without_quantiles(whole, seen, people).prior
-    straight = replace(straight, transform=None, gain=np.ones(straight.channels, dtype=np.float32))
+    straight = replace(
+        straight, transform=None, site_gain=np.ones(straight.channels, dtype=np.float32)
+    )
     unit = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape))
     r = unit.astype(np.float32)
     mean, one = straight.mean(PEOPLE[:1]), PEOPLE[:1]

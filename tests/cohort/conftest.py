@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohort.registration import Target
+from cohort.registration import MniTemplate
 from contracts.space import Space
 from tests.cohort.small_scans import ball
 
@@ -14,8 +14,8 @@ from tests.cohort.small_scans import ball
 def spheres(monkeypatch: pytest.MonkeyPatch) -> None:
     """The standard space is one of spheres, since real templates take seconds to load."""
 
-    def load(space: Space) -> Target:
+    def load(space: Space) -> MniTemplate:
         outer, inner = ball(60), ball(40)
-        return Target(space, outer.astype(np.float32), inner.astype(np.float32), outer)
+        return MniTemplate(space, outer.astype(np.float32), inner.astype(np.float32), outer)
 
-    monkeypatch.setattr("cohort.registration.load_target", load)
+    monkeypatch.setattr("cohort.registration.load_mni_template", load)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cohort.channels import at_depth, brain, count, decode, encode, reach, signed_distance
+from cohort.channels import at_depth, brain, count, decode, encode, possible_brain, signed_distance
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, FA, MD
 from tests.cohort.tiny import tiny_volumes
@@ -97,8 +97,8 @@ def test_other_maps_than_the_generators_are_refused() -> None:
         encode(volumes, masks, MAPS)
 
 
-def test_reach_holds_every_brain_and_one_voxel_around_it() -> None:
+def test_possible_brain_holds_every_brain_and_one_voxel_around_it() -> None:
     _, masks, _ = tiny_volumes(3)
-    near = reach(masks)
+    near = possible_brain(masks)
     assert near[masks.any(axis=0)].all()
     assert near.sum() > masks.any(axis=0).sum()

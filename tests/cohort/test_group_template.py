@@ -28,7 +28,7 @@ def cohort() -> Encoded:
 
 def encoded(count: int, seed: int = 0) -> Encoded:
     volumes, masks, conditions = bent_brains(count, seed)
-    return channels.encode(volumes, masks, MAPS), channels.reach(masks), conditions
+    return channels.encode(volumes, masks, MAPS), channels.possible_brain(masks), conditions
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,18 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
 from cohort import registration
-from cohort.registration import Target, Warp
+from cohort.registration import MniTemplate, Warp
 from contracts.space import Space
 
 
 @pytest.fixture(scope="module")
-def target() -> Target:
-    return registration.load_target(registration.registration_space())
+def target() -> MniTemplate:
+    return registration.load_mni_template(registration.registration_space())
 
 
-def _maps(target: Target) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+def _maps(
+    target: MniTemplate,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
     """FA and MD of a brain that lies like the target; the target's T1w tells fluid from tissue."""
     fluid = np.clip((0.55 - target.t1w) / 0.35, 0, 1) * target.brain
     fa = (0.12 + 0.45 * target.white) * (1 - fluid) * target.brain
@@ -25,7 +27,7 @@ def _maps(target: Target) -> tuple[NDArray[np.float32], NDArray[np.float32], NDA
     return fa.astype(np.float32), md.astype(np.float32), target.brain
 
 
-def _moved(target: Target) -> NDArray[np.float64]:
+def _moved(target: MniTemplate) -> NDArray[np.float64]:
     """Affine of the same voxels in a scanner where the head is turned, shifted and 8 % smaller."""
     turn = np.deg2rad(8)
     move = np.eye(4)
@@ -37,7 +39,7 @@ def _moved(target: Target) -> NDArray[np.float64]:
 
 
 @pytest.fixture(scope="module")
-def warp(target: Target) -> Warp:
+def warp(target: MniTemplate) -> Warp:
     """The registration with fewer steps: the brain is the template's own."""
     fa, md, mask = _maps(target)
     with pytest.MonkeyPatch.context() as patch:
@@ -46,7 +48,7 @@ def warp(target: Target) -> Warp:
         return registration.register(fa, md, mask, _moved(target), target)
 
 
-def test_a_moved_brain_comes_back(target: Target, warp: Warp) -> None:
+def test_a_moved_brain_comes_back(target: MniTemplate, warp: Warp) -> None:
     fa, md, mask = _maps(target)
     # Half a voxel off at the rim is inevitable, and MD is steepest there.
     inside = binary_erosion(mask, iterations=2)
@@ -57,14 +59,14 @@ def test_a_moved_brain_comes_back(target: Target, warp: Warp) -> None:
     assert np.count_nonzero(covered & mask) / np.count_nonzero(covered | mask) > 0.95
 
 
-def test_a_constant_stays_that_constant_up_to_the_rim(target: Target, warp: Warp) -> None:
+def test_a_constant_stays_that_constant_up_to_the_rim(target: MniTemplate, warp: Warp) -> None:
     _, _, mask = _maps(target)
     values = np.where(mask, 0.7e-3, 3e-3).astype(np.float32)
     back = warp.apply(values, mask, target.space)
     np.testing.assert_allclose(back[warp.mask(mask, target.space)], 0.7e-3, rtol=1e-4)
 
 
-def test_output_may_be_on_a_finer_grid(target: Target, warp: Warp) -> None:
+def test_output_may_be_on_a_finer_grid(target: MniTemplate, warp: Warp) -> None:
     fa, _, mask = _maps(target)
     fine = Space.from_affine(
         "fine", [2 * n for n in target.space.shape], target.space.matrix @ np.diag([0.5] * 3 + [1])
@@ -75,7 +77,7 @@ def test_output_may_be_on_a_finer_grid(target: Target, warp: Warp) -> None:
     assert fine_ml == pytest.approx(coarse_ml, rel=0.04)
 
 
-def test_target_is_in_the_working_space_and_symmetric(target: Target) -> None:
+def test_target_is_in_the_working_space_and_symmetric(target: MniTemplate) -> None:
     assert target.t1w.shape == target.white.shape == target.space.shape
     assert 1700 < np.count_nonzero(target.brain) * target.space.voxel_ml < 2000
     # 2009a is the symmetric template: a left-right flip of the affine would show here.

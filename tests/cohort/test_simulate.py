@@ -38,7 +38,7 @@ NUMBER = {name: index for index, name in LABELS.items()}
 
 @pytest.fixture(scope="module")
 def template() -> TissueTemplate:
-    return simulate.make_template(SETTINGS, SPACE)
+    return simulate.make_tissue_template(SETTINGS, SPACE)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from cohort import channels
 from cohort.group_template import GroupTemplate
 from cohort.interpolation import displaced, inverse_displacement
 from cohort.subjects import SubjectFiles
-from cohort.template import make_template
+from cohort.template import make_group_template
 from cohort.template_estimator import FINER, TemplateEstimator
 from cohort.template_files import TemplateFiles
 from contracts import closure, volume
@@ -37,7 +37,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make(cohort: Path, data: Path) -> TemplateFiles:
     """Runs the stage on a cohort, with its output and work in the folder `data`."""
-    make_template(cohort / "derivatives", cohort / "split.json", data / "template", data / "work")
+    make_group_template(
+        cohort / "derivatives", cohort / "split.json", data / "template", data / "work"
+    )
     return TemplateFiles.open(data / "template")
 
 
@@ -91,7 +93,7 @@ def test_what_is_read_back_is_what_was_fitted(
 ) -> None:
     part = subjects(cohort)
     encoded = part.encoded(tmp_path)
-    reach = channels.reach(channels.brain(encoded))
+    reach = channels.possible_brain(channels.brain(encoded))
     template, displacements = GroupTemplate.fit(encoded, reach, part.conditions, sigma=1.0)
     for name, expected in template.arrays().items():
         np.testing.assert_array_equal(files.template().arrays()[name], expected, err_msg=name)
@@ -211,7 +213,7 @@ def test_what_is_missing_is_told(cohort: Path, data: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"sub-9999 is not registered, .*`dvc repro template`"):
         TemplateFiles.open(data / "template").displacement("sub-9999")
     with pytest.raises(UserError, match="no derivatives in"):
-        make_template(tmp_path, cohort / "split.json", tmp_path / "out", tmp_path / "work")
+        make_group_template(tmp_path, cohort / "split.json", tmp_path / "out", tmp_path / "work")
 
 
 def test_kept_work_belongs_to_this_code() -> None:

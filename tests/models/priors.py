@@ -24,7 +24,7 @@ def prior_of(covariance: Covariance) -> Prior:
         scale=np.ones(shape, dtype=np.float32),
         knots=np.broadcast_to(curve, (9, *shape)),
         covariance=covariance,
-        gain=np.ones(shape[0], dtype=np.float32),
+        site_gain=np.ones(shape[0], dtype=np.float32),
     )
 
 

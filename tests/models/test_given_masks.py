@@ -37,7 +37,9 @@ def generator_of(dim: Dim, path: DiffusionConfig) -> Generator:
     encoded = channels.encode(volumes, masks, (FA, MD))
     config = GeneratorConfig(dim, SPACE, ("fa", "md"), NETWORK, path, Coverage.of(people))
     torch.manual_seed(0)
-    return randomised(Generator(config, template_prior(encoded, channels.reach(masks), people)))
+    return randomised(
+        Generator(config, template_prior(encoded, channels.possible_brain(masks), people))
+    )
 
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])

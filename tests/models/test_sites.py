@@ -37,7 +37,7 @@ def cohort(n: int = 36) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
 
 def generator_of(dim: Dim) -> Generator:
     encoded, masks, people = cohort()
-    prior = Prior.fit(encoded, channels.reach(masks), people, SITES)
+    prior = Prior.fit(encoded, channels.possible_brain(masks), people, SITES)
     config = GeneratorConfig(dim, SPACE, ("fa", "md"), NETWORK, PATH, Coverage.of(people))
     torch.manual_seed(0)
     return randomised(Generator(config, prior))
@@ -50,7 +50,7 @@ def asked(site: str | None) -> Condition:
 def test_no_site_is_the_average_of_the_sites() -> None:
     everywhere = [asked(site) for site in SITES]
     encoded, masks, people = cohort()
-    prior = Prior.fit(encoded, channels.reach(masks), people, SITES)
+    prior = Prior.fit(encoded, channels.possible_brain(masks), people, SITES)
     average = prior.mean(everywhere).mean(axis=0)
     np.testing.assert_allclose(prior.mean([asked(None)])[0], average, atol=1e-5)
     levels = [float(prior.mean([one])[0, 0][prior.mask].mean()) for one in everywhere]

@@ -62,7 +62,7 @@ def randomised(generator: Generator) -> Generator:
 def _prior() -> Prior:
     volumes, masks, conditions = tiny_volumes(_COUNT)
     encoded = channels.encode(volumes, masks, (FA, MD))
-    return template_prior(encoded, channels.reach(masks), conditions)
+    return template_prior(encoded, channels.possible_brain(masks), conditions)
 
 
 def template_prior(encoded: np.ndarray, reach: np.ndarray, known: Sequence[Condition]) -> Prior:

@@ -61,7 +61,7 @@ def tiny_generator(dim: Dim) -> Generator:
         coverage=Coverage.of(PEOPLE),
         provenance={"data": "random"},
     )
-    prior = Prior.fit(encoded, channels.reach(mask), conditions)
+    prior = Prior.fit(encoded, channels.possible_brain(mask), conditions)
     generator = Generator(config, prior)
     torch.manual_seed(3)
     with torch.no_grad():

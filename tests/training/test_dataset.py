@@ -28,8 +28,8 @@ def part_of(data: Path, subjects: int) -> SubjectFiles:
 def test_residuals_are_those_of_the_prior(tmp_path: Path) -> None:
     part = part_of(tmp_path, 12)
     encoded = part.encoded(tmp_path / "work")
-    prior = Prior.fit(encoded, channels.reach(part.load().masks), part.conditions)
-    prior = replace(prior, gain=np.array([1.1, 0.9, 1], dtype=np.float32))
+    prior = Prior.fit(encoded, channels.possible_brain(part.load().masks), part.conditions)
+    prior = replace(prior, site_gain=np.array([1.1, 0.9, 1], dtype=np.float32))
     data = Residuals.of(prior, encoded, part.conditions, tmp_path / "work")
     assert len(data) == 12
     chosen = [7, 2, 7]
@@ -48,7 +48,7 @@ def test_memory_is_flat_in_the_cohort(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(covariance, "_MOST_SUBJECTS", 40)
     few = part_of(tmp_path / "few", 10)
     encoded = few.encoded(tmp_path)
-    reach = channels.reach(channels.brain(one) for one in encoded)
+    reach = channels.possible_brain(channels.brain(one) for one in encoded)
     template, _ = GroupTemplate.fit(encoded, reach, few.conditions)
     still = np.zeros((AXES, *SPACE.shape), dtype=np.float32)
     peaks = []
@@ -59,7 +59,9 @@ def test_memory_is_flat_in_the_cohort(tmp_path: Path, monkeypatch: pytest.Monkey
         seen = RelativeSubjects.of(
             part.encoded(data), part.conditions, template, lambda _: still, data, part.digest
         )
-        prior = Prior.fit(seen.relative, seen.reach, part.conditions, transform=seen.transform)
+        prior = Prior.fit(
+            seen.relative, seen.possible_brain, part.conditions, transform=seen.transform
+        )
         residuals = seen.residuals(prior, part.conditions, data)
         residuals.rows(torch.arange(4))
         peaks.append(tracemalloc.get_traced_memory()[1])

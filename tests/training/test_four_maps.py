@@ -17,7 +17,7 @@ from cohort.simulate import TISSUE_TEMPLATE, Simulate, recipe_hash, simulate
 from cohort.simulation.tissue import build_tissue_template
 from cohort.split import SplitSettings, split
 from cohort.subjects import load
-from cohort.template import make_template
+from cohort.template import make_group_template
 from contracts.condition import Condition
 from contracts.errors import UserError
 from contracts.maps import ALL_MAPS, map_spec
@@ -53,7 +53,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
         people = Derivatives.open(data / "derivatives").participants
         manifest = split(people, SplitSettings(seed=0, val=0.1, test=0.1), {})
         (data / "split.json").write_text(json.dumps(manifest.to_json()))
-        make_template()
+        make_group_template()
         train("3d", TINY)
     return root
 
@@ -91,7 +91,7 @@ def assert_one_tensor(maps: np.ndarray) -> None:
 
 def test_samples_have_four_maps_that_agree(generator: Generator) -> None:
     assert generator.maps == ALL_MAPS
-    assert len(generator.prior.gain) == 4
+    assert len(generator.prior.site_gain) == 4
     volumes = generator.sample([Condition(30, "F"), Condition(80, "M")], [1, 2], steps=2)
     assert volumes.shape == (2, 4, *generator.space.shape)
     assert_one_tensor(volumes)

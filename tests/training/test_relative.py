@@ -26,7 +26,7 @@ def cohort() -> Cohort:
     """Encoded volumes, conditions, their template and displacements."""
     volumes, masks, people = tiny_volumes(SUBJECTS)
     encoded = channels.encode(volumes, masks, MAPS)
-    template, displacements = GroupTemplate.fit(encoded, channels.reach(masks), people)
+    template, displacements = GroupTemplate.fit(encoded, channels.possible_brain(masks), people)
     return encoded, people, template, np.array(displacements)
 
 
@@ -69,7 +69,7 @@ def test_what_is_kept_is_what_the_transform_finds(cohort: Cohort, tmp_path: Path
     found = of(cohort, tmp_path)
     assert isinstance(found.relative, np.memmap)
     np.testing.assert_array_equal(found.transform.register(encoded, people), found.relative)
-    np.testing.assert_array_equal(found.reach, template.mask)
+    np.testing.assert_array_equal(found.possible_brain, template.mask)
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"transform.safetensors", "relative.npy", "relative.npy.lock", "lock"} | {
         name for name in left if name == "displacements.npy.lock"
@@ -103,7 +103,7 @@ def test_residuals_are_those_of_the_prior(cohort: Cohort, tmp_path: Path) -> Non
     seen = of(cohort, tmp_path / "work")
     for transform in (seen.transform, None):
         volumes = encoded if transform is None else seen.relative
-        prior = Prior.fit(volumes, seen.reach, people, transform=transform)
+        prior = Prior.fit(volumes, seen.possible_brain, people, transform=transform)
         found = seen.residuals(prior, people, tmp_path / str(transform is None))
         expected = prior.residual(encoded, people)
         np.testing.assert_allclose(found.residual, expected, atol=1e-5)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cohort.template import make_template
+from cohort.template import make_group_template
 from contracts import closure
 from contracts.condition import Condition
 from contracts.errors import UserError
@@ -37,7 +37,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the stage `template` makes of the tiny cohort. Sites do not change it."""
     data = tmp_path_factory.mktemp("data")
     write_cohort(data)
-    make_template(data / "derivatives", data / "split.json", data / "template", data / "work")
+    make_group_template(data / "derivatives", data / "split.json", data / "template", data / "work")
     return data / "template"
 
 

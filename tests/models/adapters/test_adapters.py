@@ -12,8 +12,8 @@ from torch import nn
 
 from contracts.condition import Condition
 from contracts.errors import UserError
-from models.adapters.adapter import targets_of
-from models.adapters.files import apply, build
+from models.adapters.adapter import select_layers
+from models.adapters.files import build, load_adapted
 from models.generator import Generator
 from tests.models.tiny import tiny_generator
 
@@ -88,8 +88,8 @@ class TestAdapter:
         path = tmp_path / "adapter.safetensors"
         adapter.save(path, original.digest, gain)
         adapter.merge()
-        loaded = apply(path, original)
-        assert (loaded.prior.gain == gain).all()
+        loaded = load_adapted(path, original)
+        assert (loaded.prior.site_gain == gain).all()
         for name, value in base.denoiser.network.state_dict().items():
             assert torch.equal(loaded.denoiser.network.state_dict()[name], value), name
 
@@ -107,7 +107,7 @@ class TestAdapter:
         adapter.inject(base.denoiser.network)
         adapter.save(tmp_path / "a.safetensors", "somethingelse", np.ones(2, dtype=np.float32))
         with pytest.raises(UserError, match="load the base it was trained on"):
-            apply(tmp_path / "a.safetensors", tiny_generator(base.dim))
+            load_adapted(tmp_path / "a.safetensors", tiny_generator(base.dim))
 
 
 @pytest.mark.parametrize("targets", ["attention", "conv", "all"])
@@ -116,7 +116,7 @@ def test_lora_size_is_rank_times_both_sides(
 ) -> None:
     network, rank = base.denoiser.network, 2
     expected = 0
-    for _, module in targets_of(network, targets):
+    for _, module in select_layers(network, targets):
         weight = module.get_parameter("weight")
         rows = weight.shape[0]
         columns = weight.numel() // rows
@@ -136,4 +136,4 @@ def test_bad_settings_are_told(base: Generator) -> None:
 def test_a_broken_file_is_told(base: Generator, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be read as an adapter"):
-        apply(tmp_path / "a.safetensors", base)
+        load_adapted(tmp_path / "a.safetensors", base)

@@ -37,7 +37,7 @@ def _tied(n: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
     maps = noise * rng.standard_normal((n, 2, *SHAPE)).astype(np.float32)
     below = np.clip(distances, 1 / 6, 2.5 / 3)
     maps += below[:, None] * np.array([1, -2], dtype=np.float32)[:, None, None, None]
-    return np.concatenate([maps, distances[:, None]], axis=1), channels.reach(masks)
+    return np.concatenate([maps, distances[:, None]], axis=1), channels.possible_brain(masks)
 
 
 def test_finds_slopes_that_are_there() -> None:

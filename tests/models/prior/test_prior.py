@@ -24,7 +24,7 @@ Cohort = tuple[np.ndarray, np.ndarray, list[Condition]]
 @pytest.fixture(scope="module")
 def cohort() -> Cohort:
     volumes, masks, people = tiny_volumes(24)
-    return channels.encode(volumes, masks, (FA, MD)), channels.reach(masks), people
+    return channels.encode(volumes, masks, (FA, MD)), channels.possible_brain(masks), people
 
 
 @pytest.mark.parametrize("block", [1, 5000, 2**30])
@@ -129,7 +129,7 @@ def test_gain_finds_a_site_factor() -> None:
     factor = np.array([0.9, 1.1], dtype=np.float32)
     found = prior.with_fitted_gain(volumes * factor[:, None, None, None], people)
     # The signed distance keeps its unit.
-    np.testing.assert_allclose(found.gain, [factor[0], 1], rtol=1e-3)
+    np.testing.assert_allclose(found.site_gain, [factor[0], 1], rtol=1e-3)
 
 
 def test_given_distances_are_those_of_the_volume(cohort: Cohort) -> None:
@@ -146,7 +146,7 @@ def test_the_gain_scales_volumes(cohort: Cohort) -> None:
     encoded, mask, people = cohort
     prior = Prior.fit(encoded, mask, people)
     gain = np.array([1.1, 0.9, 1], dtype=np.float32)
-    scaled = replace(prior, gain=gain)
+    scaled = replace(prior, site_gain=gain)
     r = np.random.default_rng(1).standard_normal(encoded[:2].shape).astype(np.float32)
     expected = prior.volume(r, people[:2]) * gain[:, None, None, None]
     np.testing.assert_allclose(scaled.volume(r, people[:2]), expected, rtol=1e-6)

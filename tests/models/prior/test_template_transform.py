@@ -26,7 +26,7 @@ Fitted = tuple[TemplateTransform, np.ndarray]
 @pytest.fixture(scope="module")
 def cohort() -> Cohort:
     volumes, masks, conditions = bent_brains(COUNT)
-    return channels.encode(volumes, masks, MAPS), channels.reach(masks), conditions
+    return channels.encode(volumes, masks, MAPS), channels.possible_brain(masks), conditions
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +83,8 @@ def test_channels_are_normal_and_apart_once_conditions_are_known(
     transform, displacements = fitted
     inside = core(transform)
     assert float(relative[:, :2][:, :, inside].std()) == pytest.approx(1, abs=0.15)
-    alone = np.broadcast_to(np.eye(3).reshape(3, 3, 1, 1, 1), transform.mixing.shape)
-    unmixed = replace(transform, mixing=alone.astype(np.float32))
+    alone = np.broadcast_to(np.eye(3).reshape(3, 3, 1, 1, 1), transform.channel_factor.shape)
+    unmixed = replace(transform, channel_factor=alone.astype(np.float32))
     raw = np.stack(
         [unmixed.to_relative(v, u) for v, u in zip(cohort[0], displacements, strict=True)]
     )
@@ -126,8 +126,8 @@ def test_a_gain_is_found_and_taken_away(cohort: Cohort, prior: Prior) -> None:
     encoded, _, known = cohort
     gain = np.array([1.1, 0.93, 1], dtype=np.float32)
     other = encoded * gain[:, None, None, None]
-    np.testing.assert_allclose(prior.with_fitted_gain(encoded, known).gain, 1, atol=0.01)
-    np.testing.assert_allclose(prior.with_fitted_gain(other, known).gain, gain, atol=0.015)
+    np.testing.assert_allclose(prior.with_fitted_gain(encoded, known).site_gain, 1, atol=0.01)
+    np.testing.assert_allclose(prior.with_fitted_gain(other, known).site_gain, gain, atol=0.015)
     np.testing.assert_allclose(
         prior.with_gain(gain).residual(other[:2], known[:2]),
         prior.residual(encoded[:2], known[:2]),
