@@ -10,7 +10,7 @@ from cohort.interpolation import displaced, smooth
 # Damping of the locally averaged equations, in squared standard deviations per squared voxel. It
 # regularises flat regions, which do not show where they have moved.
 _DAMPING = 0.5
-# Least damping relative to the equations' size: below it, single inverse_sd loses what one
+# Least damping relative to the equations' size: below it, single precision loses what one
 # direction says beside the others.
 _LEAST_DAMPING = 1e-6
 # Voxels that a place moves in one step at most.

@@ -183,7 +183,7 @@ class GroupTemplate:
 def smoothing_sigma(space: Space) -> float:
     """Returns the standard deviation of the smoothing of displacements, in voxels of a space.
 
-    It is rounded to single inverse_sd, in which it is stored: a later registration then finds the
+    It is rounded to single precision, in which it is stored: a later registration then finds the
     same displacement to the last bit.
     """
     return float(np.float32(_SIGMA_MM / min(space.zooms)))

@@ -2,6 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks import contestants
+from cohort.row_cache import Array
+from contracts.condition import Condition
+from contracts.space import Space
 from tests.evaluation.conftest import one_thread
+from training.relative import RelativeSubjects
 
 __all__ = ["one_thread"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_template_per_set_of_subjects(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """Tests of the same subjects share their template: making it is most of their time."""
+    kept = tmp_path_factory.mktemp("templates")
+    make = contestants.relative_subjects
+
+    def shared(
+        encoded: Array,
+        conditions: Sequence[Condition],
+        space: Space,
+        work: Path,
+        digest: str,
+        sites: tuple[str, ...] = (),
+    ) -> RelativeSubjects:
+        return make(encoded, conditions, space, kept / digest, digest, sites)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contestants, "relative_subjects", shared)
+        yield

@@ -23,7 +23,7 @@ def test_modes_are_the_first_coefficients() -> None:
     covariance = with_modes()
     basis = SpectralBasis(covariance)
     found = basis(torch.from_numpy(covariance.modes.astype(np.float32))).flatten(1)
-    # Half inverse_sd leaves a thousandth.
+    # Half precision leaves a thousandth.
     torch.testing.assert_close(found[:, :3].abs(), torch.eye(3), atol=3e-3, rtol=0)
     assert found[:, 3:].abs().max() < 3e-3
     np.testing.assert_array_equal(basis.power.flatten()[:3], covariance.variance)
