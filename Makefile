@@ -69,7 +69,7 @@ serve: $(READY) ## sampling service, http://127.0.0.1:3000
 	bentoml serve serving.service:SyntheticDTI --host 127.0.0.1 --port 3000
 
 test: $(READY) ## tests (under 10 minutes on 2 cores)
-	pytest -m "not acceptance"
+	OMP_NUM_THREADS=1 pytest -m "not acceptance" -n auto --dist loadfile
 
 acceptance: $(READY) ## slower tests: the whole as a user would run it
 	pytest -m acceptance

@@ -234,10 +234,10 @@ def ours(
         begun = time.process_time()
         settings = change(load(TrainSettings, f"train.{dim}", params))
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
-        generator, seen = prepared(dim, settings, subjects, work / "frame")
+        generator, seen = prepared(dim, settings, subjects, work / "template")
         generator = modify(generator, seen, subjects.conditions)
         if budget.seconds == 0:
-            shutil.rmtree(work / "frame")
+            shutil.rmtree(work / "template", ignore_errors=True)
             return ready(generator, 0)
         data = seen.residuals(generator.prior, subjects.conditions, work / "data")
         steps = budget.steps
@@ -253,7 +253,7 @@ def ours(
             steps = max(1, int(left / ((now - before) / _TIMED)))
         fit_steps(generator, data, settings, steps, work / "fit")
         shutil.rmtree(work / "data")
-        shutil.rmtree(work / "frame")
+        shutil.rmtree(work / "template", ignore_errors=True)
         return ready(generator, steps)
 
     return train

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import contestants
+from benchmarks import brains, contestants
 from cohort.row_cache import Array
 from contracts.condition import Condition
 from contracts.space import Space
@@ -23,7 +23,7 @@ def one_template_per_set_of_subjects(
 ) -> Iterator[None]:
     """Tests of the same subjects share their template: making it is most of their time."""
     kept = tmp_path_factory.mktemp("templates")
-    make = contestants.relative_subjects
+    make = brains.relative_subjects
 
     def shared(
         encoded: Array,

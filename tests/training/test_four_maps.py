@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from cohort import group_template
 from cohort.derivatives import Derivatives
 from cohort.derive import Derive, derive
 from cohort.simulate import TISSUE_TEMPLATE, Simulate, recipe_hash, simulate
@@ -53,6 +54,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
         people = Derivatives.open(data / "derivatives").participants
         manifest = split(people, SplitSettings(seed=0, val=0.1, test=0.1), {})
         (data / "split.json").write_text(json.dumps(manifest.to_json()))
+        patch.setattr(group_template, "_ROUNDS", 1)  # nothing here needs a sharp template
         make_group_template()
         train("3d", TINY)
     return root
