@@ -22,7 +22,7 @@ import click
 from contracts.console import command, progress, say
 from contracts.errors import UserError
 from contracts.params import load
-from contracts.paths import DERIVATIVES, MODELS, REPORTS, SPLIT
+from contracts.paths import DERIVATIVES, MODELS, REPORTS, SPLIT, WORK
 from contracts.tracking import resume_run
 from evaluation.results import SCHEMA, AuditResult
 
@@ -104,7 +104,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
         return VolumeSet(derivatives.load(ids, generator.maps), derivatives.conditions(ids), ids)
 
     train, val, test = real("train"), real("val"), real("test")
-    membership = (losses(generator, train), losses(generator, test))
+    membership = (losses(generator, train, WORK), losses(generator, test, WORK))
     train, val, test = train.fa_and_md, val.fa_and_md, test.fa_and_md
     conditions, seeds = sample_conditions(test.conditions, settings.samples, settings.seed)
     sampled = _sample(generator, conditions, seeds, settings.steps, name)

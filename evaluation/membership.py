@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,6 +11,7 @@ from evaluation.measurement_grid import BACKGROUND_MD
 from evaluation.volume_set import VolumeSet
 from models.diffusion.denoiser import condition_vector
 from models.generator import Generator
+from models.prior.group import relative_volumes
 
 Float64Array = NDArray[np.float64]
 
@@ -20,13 +23,14 @@ _SLICES = 8
 _BATCH = 2
 
 
-def losses(generator: Generator, volume_set: VolumeSet, seed: int = 0) -> Float64Array:
+def losses(generator: Generator, volume_set: VolumeSet, kept: Path, seed: int = 0) -> Float64Array:
     """Returns the denoising loss of each of the first 32 volumes, averaged over times; (n,).
 
     The noise and the times are the same for every volume, so that only the volumes differ.
 
     Parameters
     ----------
+    kept : folder for the registered subjects, which both dimensions' generators start from.
     seed : of the noise.
     """
     import torch
@@ -37,7 +41,8 @@ def losses(generator: Generator, volume_set: VolumeSet, seed: int = 0) -> Float6
     volumes, conditions = volume_set.volumes[:n], list(volume_set.conditions[:n])
     md = [m.name for m in generator.maps].index("md")
     encoded = generator.encode(volumes, volumes[:, md] > BACKGROUND_MD)
-    residual = torch.from_numpy(generator.prior.residual(encoded, conditions))
+    relative = relative_volumes(generator.prior, encoded, conditions, kept)
+    residual = torch.from_numpy(generator.prior.residual_of_relative(relative, conditions))
     condition = condition_vector(conditions, generator.sites)
     rng = np.random.default_rng(seed)
     loss = np.zeros(n)

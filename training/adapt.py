@@ -68,6 +68,7 @@ def adapt_generator(
     held_out: HeldOutSettings,
     data: AdaptData,
     work: Path,
+    kept: Path,
     run: Run,
 ) -> AdaptResult:
     """Fit an adapter, score the adapted generator on the validation subjects, save both.
@@ -77,6 +78,7 @@ def adapt_generator(
     base : folder of a trained generator; only read.
     out : folder for ``adapter.safetensors`` and the merged generator.
     work : folder for checkpoints.
+    kept : folder for what all adapters of this base and group share.
 
     Raises
     ------
@@ -88,21 +90,26 @@ def adapt_generator(
     from models.coverage import Coverage
     from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
+    from models.prior.group import relative_volumes, with_kept_gain
     from training import stage
     from training.dataset import Residuals
     from training.loop import fit
 
     original = Generator.load(base)
+    encoded, conditions = (
+        original.encode(data.train.volumes, data.train.masks),
+        data.train.conditions,
+    )
     prior = original.prior
-    encoded = original.encode(data.train.volumes, data.train.masks)
     if settings.site_gain:
-        prior = prior.with_fitted_gain(encoded, data.train.conditions)
+        prior = with_kept_gain(prior, encoded, conditions, kept)
+    relative = relative_volumes(prior, encoded, conditions, kept)
     config = original.config
     denoiser = Denoiser(
         original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
     )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
-    coverage = Coverage.of(data.train.conditions)
+    coverage = Coverage.of(conditions)
     generator = Generator(replace(config, coverage=coverage, provenance={}), prior, denoiser)
     adapter = build(settings.method, {"rank": settings.rank, "targets": settings.targets})
     adapter.inject(denoiser.network, settings.seed)
@@ -112,7 +119,7 @@ def adapt_generator(
     loss = fit(
         denoiser,
         adapter.trainable(),
-        Residuals.of(prior, encoded, data.train.conditions, work),
+        Residuals.of(prior, relative, conditions, work, relative=True),
         # The null token has to follow the weights around it.
         replace(settings.loop, drop_condition=config.drop_condition),
         work,
@@ -186,7 +193,9 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
         )
         with run:
             with whole_folder(out) as folder:
-                result = adapt_generator(base, folder, settings, held_out, data, work, run)
+                result = adapt_generator(
+                    base, folder, settings, held_out, data, work, paths.WORK, run
+                )
                 generator = Generator.load(folder)
                 generator.with_provenance({**generator.provenance, **tags}).save(folder)
                 stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})

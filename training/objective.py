@@ -95,7 +95,9 @@ def fit_adapter(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
     work.mkdir(exist_ok=True)
     settings = replace(job.adapt, **config)
     data = _data(job.derivatives, job.split)
-    result = adapt_generator(job.base, out, settings, job.held_out, data, work, run)
+    result = adapt_generator(
+        job.base, out, settings, job.held_out, data, work, job.trials.parent, run
+    )
     shutil.rmtree(work)
     return result
 

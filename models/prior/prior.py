@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from cohort.group_template import AXES
 from cohort.regression import Array, design, regress
 from cohort.template_estimator import smoothed_sd
+from cohort.threads import each
 from contracts.condition import Condition
 from models.prior.covariance import Covariance
 from models.prior.directions import directions
@@ -194,15 +196,22 @@ class Prior:
         fitted = self
         # Twice: shapes are found better where values are already brought to the base's.
         for _ in range(1 if self.transform is None else 2):
-            products = np.zeros((2, len(self.site_gain)))
-            for volume, condition in zip(volumes, conditions, strict=True):
-                one = fitted.expected_for_shape(volume, condition) * self.mask
-                both = np.stack([volume * one, one**2]).astype(np.float64)
-                products += both.sum(axis=(2, 3, 4))
+            row = partial(fitted._gain_products, volumes, conditions)
+            products = np.sum(list(each(row, len(volumes))), axis=0)
             change = products[0] / products[1]
             change[-1] = 1
             fitted = fitted.with_gain((fitted.site_gain * change).astype(np.float32))
         return fitted
+
+    def _gain_products(
+        self, volumes: Array, conditions: Sequence[Condition], i: int
+    ) -> NDArray[np.float64]:
+        """Returns the sums over the i-th volume of itself times what is expected, and of the
+        latter's square, (2, C)."""
+        expected = self.expected_for_shape(volumes[i], conditions[i]) * self.mask
+        both = np.stack([volumes[i] * expected, expected**2]).astype(np.float64)
+        sums: NDArray[np.float64] = both.sum(axis=(2, 3, 4))
+        return sums
 
     def expected_for_shape(self, volume: Array, condition: Condition) -> Array:
         """Returns the encoded volume (C, X, Y, Z) expected of a brain of the shape of this one."""

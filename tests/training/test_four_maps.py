@@ -125,7 +125,7 @@ def test_the_judge_reads_fa_and_md(project: Path, generator: Generator) -> None:
 
     known = load(project / "data/derivatives", project / "data/split.json", "base", "train")
     cohort = VolumeSet(known.volumes, known.conditions)
-    assert losses(generator, cohort.take([0, 1])).shape == (2,)
+    assert losses(generator, cohort.take([0, 1]), project / "data/work").shape == (2,)
     np.testing.assert_array_equal(cohort.fa_and_md.volumes, known.volumes[:, :2])
     found = score(generator, known.volumes, known.volumes, known.conditions, samples=2, steps=1)
     assert np.isfinite(found.kernel_distance)
