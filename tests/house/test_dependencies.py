@@ -29,7 +29,7 @@ EXTRAS = {
     "tests": ["all"],
 }
 # Not imported here, and needed: MONAI imports einops, and the others are commands.
-NOT_IMPORTED = {"einops", "mypy", "ruff"}
+NOT_IMPORTED = {"einops", "mypy", "pytest-xdist", "ruff"}
 
 
 def normal(name: str) -> str:
