@@ -1,69 +1,169 @@
-"""Adapters by the name of their method, and from files."""
+"""Adapter files: what turns a base generator into another one, in a few hundred kilobytes."""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from contracts.errors import UserError
 from models.adapters.adapter import Adapter
-from models.adapters.lora import LoRA
+from models.adapters.method import method
+from models.coverage import Coverage
 from models.diffusion.denoiser import Denoiser
 from models.generator import Generator
 
-_METHODS: dict[str, type[LoRA]] = {LoRA.method: LoRA}
+ADAPTER_FILE = "adapter.safetensors"
+_FORMAT = 2
+_GAIN = "prior.site_gain"
+_KEY = "adapter"
+# Share of a change's checksum by which another machine's rounding may move it.
+_TOLERANCE = 1e-3
 
 
-def build(method: str, settings: dict[str, Any]) -> Adapter:
-    """Returns a new adapter of a method.
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """What an adapter file holds.
 
-    Raises
-    ------
-    UserError : if there is no such method.
+    Parameters
+    ----------
+    method, settings : name and settings of the method, see `models.adapters.method`.
+    blocks : patterns of the blocks that are changed.
+    base : digest of the generator that it was trained on.
+    coverage : whom it was trained on.
+    gain : (C,), the adapted group's `Prior.site_gain`.
+    tensors : the trained parameters by target and name.
+    checksums : see `Adapter.checksums`.
+    scores : measured on held-out subjects.
     """
-    if method not in _METHODS:
-        raise UserError(f"unknown adapter '{method}': expected one of {', '.join(_METHODS)}")
-    return _METHODS[method](**settings)
 
+    method: str
+    settings: dict[str, Any]
+    blocks: tuple[str, ...]
+    base: str
+    coverage: Coverage
+    gain: NDArray[np.float32]
+    tensors: Mapping[str, Tensor]
+    checksums: Mapping[str, float]
+    scores: Mapping[str, float] = field(default_factory=dict)
 
-def load_adapted(path: Path, base: Generator) -> Generator:
-    """Returns the generator that an adapter file makes of its base, with the adapter merged.
-
-    Raises
-    ------
-    UserError : if the file cannot be read or was made for another base.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as stream:
-            description = json.loads(stream.metadata()["adapter"])
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read as an adapter ({error}): copy or train it again"
-        ) from error
-    if description["base"] != base.digest:
-        raise UserError(
-            f"{path} adapts the generator {description['base']}, this one is {base.digest}: load "
-            "the base it was trained on, or adapt again"
+    @classmethod
+    def of(
+        cls,
+        adapter: Adapter,
+        base: str,
+        coverage: Coverage,
+        gain: NDArray[np.float32],
+        scores: Mapping[str, float],
+    ) -> AdapterFile:
+        """Describes a trained adapter; see the class for the parameters."""
+        return cls(
+            method=adapter.method.name,
+            settings=adapter.method.settings(),
+            blocks=adapter.blocks,
+            base=base,
+            coverage=coverage,
+            gain=gain,
+            tensors={
+                name: p.detach().cpu().contiguous() for name, p in adapter.named_parameters().items()
+            },
+            checksums=adapter.checksums(),
+            scores=scores,
         )
-    prior = base.prior.with_gain(tensors.pop("prior.site_gain").numpy())
-    config = base.config
-    denoiser = Denoiser(
-        base.dim, prior, config.network, config.diffusion.path, base.denoiser.null_token
-    )
-    denoiser.network.load_state_dict(base.denoiser.network.state_dict())
-    adapter = build(description["method"], description["settings"])
-    adapter.inject(denoiser.network)
-    named = adapter.named_parameters()
-    if named.keys() != tensors.keys():
-        raise UserError(f"{path} does not name the layers of its base: adapt again")
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(tensors[name])
-    adapter.merge()
-    return Generator(config, prior, denoiser)
+
+    @classmethod
+    def read(cls, path: Path) -> AdapterFile:
+        """Reads a file that `write` wrote.
+
+        Raises
+        ------
+        UserError : if it cannot be read, or another version wrote it.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as stream:
+                content = json.loads(stream.metadata()[_KEY])
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            if content["format"] != _FORMAT:
+                raise UserError(
+                    f"{path}: adapter format {content['format']} is not {_FORMAT}: use the version "
+                    "of this software that wrote it, or adapt again"
+                )
+            return cls(
+                method=content["method"],
+                settings=content["settings"],
+                blocks=tuple(content["blocks"]),
+                base=content["base"],
+                coverage=Coverage.from_json(content["coverage"]),
+                gain=tensors.pop(_GAIN).numpy(),
+                tensors=tensors,
+                checksums=content["checksums"],
+                scores=content["scores"],
+            )
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{path} cannot be read as an adapter ({error}): copy or train it again"
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """Writes one safetensors file; its header holds all that is not a tensor, as JSON."""
+        from safetensors.torch import save_file
+
+        content = {
+            "format": _FORMAT,
+            "method": self.method,
+            "settings": self.settings,
+            "blocks": list(self.blocks),
+            "base": self.base,
+            "coverage": self.coverage.to_json(),
+            "checksums": dict(self.checksums),
+            "scores": dict(self.scores),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {**self.tensors, _GAIN: torch.from_numpy(self.gain)}
+        save_file(tensors, path, metadata={_KEY: json.dumps(content)})
+
+    def attach(self, network: PatchUNet, name: str = "adapter", strength: float = 1.0) -> Adapter:
+        """Puts the adapter into the network of its base.
+
+        Raises
+        ------
+        UserError : if the network has other layers, or its changes mean something else on this
+            machine than where they were trained.
+        """
+        adapter = Adapter(network, method(self.method, self.settings), self.blocks, name=name)
+        parameters = adapter.named_parameters()
+        if {k: p.shape for k, p in parameters.items()} != {
+            k: t.shape for k, t in self.tensors.items()
+        }:
+            adapter.detach()
+            raise UserError(
+                f"the adapter ({self.method}) does not fit the layers of this network: load the "
+                "base it was trained on, or adapt again"
+            )
+        with torch.no_grad():
+            for key, parameter in parameters.items():
+                parameter.copy_(self.tensors[key])
+        changed = [
+            target
+            for target, (value, size) in adapter.checksums().items()
+            if abs(value - self.checksums[target][0]) > _TOLERANCE * max(size, 1e-12)
+        ]
+        if changed:
+            adapter.detach()
+            raise UserError(
+                f"the adapter ({self.method}) changes {', '.join(changed[:3])} in another way than "
+                "where it was trained: the weights of its base were decomposed otherwise there; "
+                "merge it there and copy the merged generator"
+            )
+        adapter.strength = strength
+        return adapter

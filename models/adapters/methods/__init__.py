@@ -1,0 +1,1 @@
+"""Methods of parameter-efficient fine-tuning, one file each; `models.adapters.method` finds them."""
