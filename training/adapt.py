@@ -49,7 +49,7 @@ class AdaptResult:
     trainable, trainable_share : adapter parameters, and their share of the network's.
     adapter_bytes : size of the adapter file.
     seconds : of training.
-    final_loss : see `training.loop.fit`.
+    final_loss : see `training.loop.fit`; None where nothing was trained.
     """
 
     val_kernel_distance: float
@@ -58,7 +58,7 @@ class AdaptResult:
     trainable_share: float
     adapter_bytes: int
     seconds: float
-    final_loss: float
+    final_loss: float | None
 
 
 def adapt_generator(
@@ -85,8 +85,9 @@ def adapt_generator(
     UserError : if the base is missing or was never trained.
     """
     from evaluation.held_out import score
-    from models.adapters.adapter import ADAPTER_FILE
-    from models.adapters.files import build
+    from models.adapters.adapter import Adapter
+    from models.adapters.files import ADAPTER_FILE, AdapterFile
+    from models.adapters.method import method
     from models.coverage import Coverage
     from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
@@ -111,25 +112,31 @@ def adapt_generator(
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
     coverage = Coverage.of(conditions)
     generator = Generator(replace(config, coverage=coverage, provenance={}), prior, denoiser)
-    adapter = build(settings.method, {"rank": settings.rank, "targets": settings.targets})
-    adapter.inject(denoiser.network, settings.seed)
-    trainable = sum(p.numel() for p in adapter.trainable())
+    chosen = method(settings.method, settings.settings)
+    adapter = Adapter(denoiser.network, chosen, settings.blocks, settings.seed)
     total = sum(p.numel() for p in original.denoiser.network.parameters())
     started = time.monotonic()
-    loss = fit(
-        denoiser,
-        adapter.trainable(),
-        Residuals.of(prior, relative, conditions, work, relative=True),
+    loop = replace(
+        settings.loop(chosen.learning_rate),
         # The null token has to follow the weights around it.
-        replace(settings.loop, drop_condition=config.drop_condition),
-        work,
-        stage.Curve(run, work / "curve.csv"),
-        lambda step: stage.preview(run, generator, step),
-        f"adapt {original.dim}",
+        drop_condition=config.drop_condition,
     )
+    loss = None
+    if adapter.count:
+        loss = fit(
+            denoiser,
+            adapter.parameters(),
+            Residuals.of(prior, relative, conditions, work, relative=True),
+            loop,
+            work,
+            stage.Curve(run, work / "curve.csv"),
+            lambda step: stage.preview(run, generator, step),
+            f"adapt {original.dim}",
+            adapter.rate_factors(),
+        )
     seconds = time.monotonic() - started
-    file = out / ADAPTER_FILE
-    adapter.save(file, original.digest, prior.site_gain)
+    trainable = adapter.count
+    file = AdapterFile.of(adapter, original.digest, coverage, prior.site_gain, {})
     adapter.merge()
     quality = score(
         generator,
@@ -139,6 +146,12 @@ def adapt_generator(
         held_out.samples,
         held_out.steps,
     )
+    path = out / ADAPTER_FILE
+    scores = {
+        "val_kernel_distance": quality.kernel_distance,
+        "val_copy_share": quality.copy_share,
+    }
+    replace(file, scores=scores).write(path)
     provenance = {
         "stage": "adapt",
         "group": "target",
@@ -152,7 +165,7 @@ def adapt_generator(
         copy_share=quality.copy_share,
         trainable=trainable,
         trainable_share=trainable / total,
-        adapter_bytes=file.stat().st_size,
+        adapter_bytes=path.stat().st_size,
         seconds=seconds,
         final_loss=loss,
     )
@@ -205,12 +218,13 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
                 {
                     "val/kernel_distance": result.val_kernel_distance,
                     "val/copy_share": result.copy_share,
-                    "train/final_loss": result.final_loss,
                     "train/seconds": result.seconds,
                     "adapter/trainable": result.trainable,
                     "adapter/bytes": result.adapter_bytes,
                 }
             )
+            if result.final_loss is not None:
+                run.metrics({"train/final_loss": result.final_loss})
             scores = {
                 "val_kernel_distance_base": before.kernel_distance,
                 "val_kernel_distance_adapted": result.val_kernel_distance,
@@ -223,8 +237,9 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
                 "final_loss": result.final_loss,
             }
             stage.write_json(paths.REPORTS / f"adapt-{dim}.json", scores)
-            curve = paths.REPORTS / f"adapt-{dim}.csv"
-            curve.write_bytes((work / "curve.csv").read_bytes())
+            curve = work / "curve.csv"
+            text = curve.read_text() if curve.exists() else ""
+            (paths.REPORTS / f"adapt-{dim}.csv").write_text(text)
     say(
         f"{out}: {result.trainable} of the network's parameters trained "
         f"({100 * result.trainable_share:.2f} %); kernel distance on target-val "

@@ -51,6 +51,7 @@ def fit(
     log: Log,
     preview: Preview,
     what: str,
+    rate_factors: Sequence[float] | None = None,
 ) -> float:
     """Trains parameters of a denoiser in place; their moving average remains.
 
@@ -68,6 +69,7 @@ def fit(
     log : called with metrics and the step.
     preview : called with the step `_PREVIEWS` times on the way, the averaged weights in place.
     what : label of the progress bar.
+    rate_factors : factor on the learning rate of each parameter; default: 1.
 
     Returns
     -------
@@ -86,8 +88,7 @@ def fit(
     for parameter in trainable:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(
-        trainable,
-        lr=settings.learning_rate,
+        _groups(trainable, rate_factors or [1.0] * len(trainable), settings.learning_rate),
         betas=(0.9, 0.99),
         weight_decay=settings.weight_decay,
     )
@@ -162,6 +163,16 @@ def fit(
     denoiser.network.recompute(False)
     denoiser.eval()
     return float(np.mean(losses[-max(settings.steps // 10, 1) :]))
+
+
+def _groups(
+    parameters: Sequence[nn.Parameter], factors: Sequence[float], rate: float
+) -> list[dict[str, Any]]:
+    """Returns the parameters as groups of one learning rate each."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter, factor in zip(parameters, factors, strict=True):
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": params, "lr": factor * rate} for factor, params in groups.items()]
 
 
 def is_first() -> bool:

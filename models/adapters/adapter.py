@@ -115,14 +115,18 @@ class Adapter:
         """Takes the adapter out; the network is as before, bit for bit."""
         self._remove(keep_change=False)
 
-    def checksums(self) -> dict[str, float]:
-        """Returns a number by target that depends on all values of its change at strength 1.
+    def checksums(self) -> dict[str, tuple[float, float]]:
+        """Returns two numbers by target: one that depends on all values of its change at strength
+        1, and the size of the change.
 
-        It is the sum of the values, weighted by a cosine.
+        They are the sum of the values weighted by a cosine, and the root of their sum of squares.
         """
         with torch.no_grad():
             return {
-                target.name: float((values * _cosine(values.numel())).sum())
+                target.name: (
+                    float((values * _cosine(values.numel())).sum()),
+                    float(values.square().sum().sqrt()),
+                )
                 for target, values in self._values()
             }
 

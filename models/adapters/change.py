@@ -62,7 +62,7 @@ def remove(module: nn.Module, tensor: str, adapter: str, keep_change: bool) -> N
     if changed is None or adapter not in changed.changes:
         raise KeyError(f"no change {adapter} of {tensor}")
     if keep_change:
-        base = module.parametrizations[tensor].original  # type: ignore[index, union-attr]
+        base = module.parametrizations[tensor].original  # type: ignore[index]
         with torch.no_grad():
             base.add_(changed.strengths[adapter] * changed.changes[adapter](base))
     del changed.changes[adapter], changed.strengths[adapter]
@@ -74,7 +74,7 @@ def changed_tensor(module: nn.Module, tensor: str) -> ChangedTensor | None:
     """Returns the parametrisation of a tensor, or None if no adapter changes it."""
     if not parametrize.is_parametrized(module, tensor):
         return None
-    (found,) = module.parametrizations[tensor]  # type: ignore[index, union-attr]
+    (found,) = module.parametrizations[tensor]  # type: ignore[index]
     assert isinstance(found, ChangedTensor)
     return found
 

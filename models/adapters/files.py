@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from contracts.errors import UserError
 from models.adapters.adapter import Adapter
 from models.adapters.method import method
 from models.coverage import Coverage
-from models.diffusion.denoiser import Denoiser
+from models.diffusion.network import PatchUNet
 from models.generator import Generator
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -52,7 +52,7 @@ class AdapterFile:
     coverage: Coverage
     gain: NDArray[np.float32]
     tensors: Mapping[str, Tensor]
-    checksums: Mapping[str, float]
+    checksums: Mapping[str, tuple[float, float]]
     scores: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -73,7 +73,8 @@ class AdapterFile:
             coverage=coverage,
             gain=gain,
             tensors={
-                name: p.detach().cpu().contiguous() for name, p in adapter.named_parameters().items()
+                name: p.detach().cpu().contiguous()
+                for name, p in adapter.named_parameters().items()
             },
             checksums=adapter.checksums(),
             scores=scores,
@@ -167,3 +168,31 @@ class AdapterFile:
             )
         adapter.strength = strength
         return adapter
+
+
+def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Generator:
+    """Returns the generator that adapters make of their base, which is left as it is.
+
+    Parameters
+    ----------
+    files : adapters and their strengths. The changes of several add up; the site gain is the
+        product of theirs, each to the power of its strength.
+
+    Raises
+    ------
+    UserError : if an adapter was made for another base.
+    """
+    digest = base.digest
+    denoiser = copy.deepcopy(base.denoiser)
+    gain = base.prior.site_gain.astype(np.float64)
+    for i, (file, strength) in enumerate(files):
+        if file.base != digest:
+            raise UserError(
+                f"the adapter ({file.method}) adapts the generator {file.base}, this one is "
+                f"{digest}: load the base it was trained on, or adapt again"
+            )
+        file.attach(denoiser.network, f"adapter_{i}", strength)
+        gain *= (file.gain / base.prior.site_gain) ** strength
+    prior = base.prior.with_gain(gain.astype(np.float32))
+    coverage = files[-1][0].coverage if files else base.coverage
+    return Generator(replace(base.config, coverage=coverage), prior, denoiser)

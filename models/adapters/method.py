@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from contracts.errors import UserError
+from contracts.params import parse
 from models.adapters.change import Change
 from models.adapters.targets import Target
 
@@ -89,7 +90,7 @@ def method(name: str, settings: Mapping[str, Any]) -> Method:
     if unknown:
         expected = f"expected {', '.join(known)}" if known else "it has none"
         raise UserError(f"{name} has no setting {', '.join(unknown)}: {expected}")
-    return kind(**settings)
+    return parse(kind, dict(settings), name)
 
 
 def matrix(tensor: Tensor) -> tuple[int, int]:

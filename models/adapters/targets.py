@@ -57,8 +57,8 @@ class Target:
         """Returns the tensor as it is without adapters."""
         module = network.get_submodule(self.module)
         if parametrize.is_parametrized(module, self.tensor):
-            module = module.parametrizations[self.tensor]  # type: ignore[index, union-attr]
-            return module.get_parameter("original")
+            original: Tensor = module.parametrizations[self.tensor].original  # type: ignore[index, assignment]
+            return original
         return module.get_parameter(self.tensor)
 
 
@@ -80,7 +80,7 @@ def _targets(network: PatchUNet) -> Iterator[Target]:
             kind = "norm"
         own = [tensor for tensor, _ in module.named_parameters(recurse=False)]
         if parametrize.is_parametrized(module):
-            own += list(module.parametrizations)  # type: ignore[arg-type]
+            own += list(module.parametrizations)
         for tensor in ("weight", "bias"):
             if tensor in own:
                 yield Target(block_of(name), name, tensor, kind)

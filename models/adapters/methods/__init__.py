@@ -1,1 +1,1 @@
-"""Methods of parameter-efficient fine-tuning, one file each; `models.adapters.method` finds them."""
+"""Methods of parameter-efficient fine-tuning, one file each, which `..method` finds."""

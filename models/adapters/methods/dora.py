@@ -47,7 +47,8 @@ class _Decomposed(Change):
         changed = base + self.direction(base)
         before, after = _norms(base), _norms(changed.detach())
         factor = (before + self.magnitude) / after
-        return factor.view(-1, *[1] * (base.ndim - 1)) * changed - base
+        scaled: Tensor = factor.view(-1, *[1] * (base.ndim - 1)) * changed
+        return scaled - base
 
 
 def _norms(weight: Tensor) -> Tensor:

@@ -67,9 +67,7 @@ class LoRA(Method):
 class _LowRank(Change):
     """scale * B A."""
 
-    def __init__(
-        self, weight: Tensor, rank: int, scale: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         rows, columns = matrix(weight)
         self.scale = scale
@@ -83,9 +81,7 @@ class _LowRank(Change):
 class _Tucker(Change):
     """scale * B (G x A), with a k-sized kernel G among r channels."""
 
-    def __init__(
-        self, weight: Tensor, rank: int, scale: float, generator: torch.Generator
-    ) -> None:
+    def __init__(self, weight: Tensor, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__()
         rows, columns, *kernel = weight.shape
         self.scale = scale
