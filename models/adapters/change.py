@@ -62,7 +62,7 @@ def remove(module: nn.Module, tensor: str, adapter: str, keep_change: bool) -> N
     if changed is None or adapter not in changed.changes:
         raise KeyError(f"no change {adapter} of {tensor}")
     if keep_change:
-        base = module.parametrizations[tensor].original  # type: ignore[index]
+        base = module.parametrizations[tensor].original  # type: ignore[index, union-attr]
         with torch.no_grad():
             base.add_(changed.strengths[adapter] * changed.changes[adapter](base))
     del changed.changes[adapter], changed.strengths[adapter]

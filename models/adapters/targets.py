@@ -57,7 +57,7 @@ class Target:
         """Returns the tensor as it is without adapters."""
         module = network.get_submodule(self.module)
         if parametrize.is_parametrized(module, self.tensor):
-            original: Tensor = module.parametrizations[self.tensor].original  # type: ignore[index, assignment]
+            original: Tensor = module.parametrizations[self.tensor].original  # type: ignore[index, union-attr]
             return original
         return module.get_parameter(self.tensor)
 
