@@ -63,7 +63,7 @@ class Method(ABC):
 @cache
 def methods() -> dict[str, type[Method]]:
     """Returns the methods by name, sorted."""
-    from models.adapters import methods as package
+    import models.adapters.methods as package
 
     found: dict[str, type[Method]] = {}
     for module in iter_modules(package.__path__):
