@@ -163,5 +163,5 @@ def _measured(result: AdaptResult, config: Config, began: float, run: Run) -> Tr
 def name_of(config: Config) -> str:
     """The idea of a trial in a few letters, e.g. ``r8 lr3e-04 150 steps attention gain``."""
     parts = [f"r{config['rank']}", f"lr{config['learning_rate']:.0e}", f"{config['steps']} steps"]
-    parts += [config["targets"], *(["gain"] if config["site_gain"] else [])]
+    parts += [config["blocks"], *(["gain"] if config["site_gain"] else [])]
     return " ".join(parts)
