@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from models.generator import Generator
 
 
+# Learning rate of the shift of the mean, in standard deviations: a few hundred steps can move it by
+# several, whatever the method's own rate.
+_SHIFT_RATE = 0.02
+
+
 @dataclass(frozen=True, slots=True)
 class AdaptData:
     """The target group: what the inner loop trains on and the outer objective is measured on."""
@@ -92,6 +97,7 @@ def adapt_generator(
     from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
     from models.prior.group import relative_volumes, with_kept_gain
+    from models.prior.mean_shift import MeanShift
     from training import stage
     from training.dataset import Residuals
     from training.loop import fit
@@ -110,33 +116,45 @@ def adapt_generator(
         original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
     )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
-    coverage = Coverage.of(conditions)
-    generator = Generator(replace(config, coverage=coverage, provenance={}), prior, denoiser)
+    config = replace(config, coverage=Coverage.of(conditions), provenance={})
     chosen = method(settings.method, settings.settings)
     adapter = Adapter(denoiser.network, chosen, settings.blocks, settings.seed)
+    shift = MeanShift(prior.channels, original.space) if settings.mean_shift else None
     total = sum(p.numel() for p in original.denoiser.network.parameters())
-    started = time.monotonic()
     loop = replace(
         settings.loop(chosen.learning_rate),
         # The null token has to follow the weights around it.
         drop_condition=config.drop_condition,
     )
+    parameters, factors = adapter.parameters(), adapter.rate_factors()
+    if shift is not None:
+        parameters, factors = (
+            [*parameters, shift.coarse],
+            [*factors, _SHIFT_RATE / loop.learning_rate],
+        )
+
+    def made() -> Generator:
+        coarse = None if shift is None else shift.coarse.detach().cpu().numpy().copy()
+        return Generator(config, prior.with_mean_shift(coarse), denoiser)
+
+    started = time.monotonic()
     loss = None
-    if adapter.count:
+    if parameters:
         loss = fit(
             denoiser,
-            adapter.parameters(),
+            parameters,
             Residuals.of(prior, relative, conditions, work, relative=True),
             loop,
             work,
             stage.Curve(run, work / "curve.csv"),
-            lambda step: stage.preview(run, generator, step),
+            lambda step: stage.preview(run, made(), step),
             f"adapt {original.dim}",
-            adapter.rate_factors(),
+            factors,
+            shift,
         )
     seconds = time.monotonic() - started
-    trainable = adapter.count
-    file = AdapterFile.of(adapter, original.digest, coverage, prior.site_gain, {})
+    generator, trainable = made(), adapter.count
+    file = AdapterFile.of(adapter, original.digest, config.coverage, generator.prior, {})
     adapter.merge()
     quality = score(
         generator,

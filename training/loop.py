@@ -18,6 +18,7 @@ from contracts.console import progress, say
 from contracts.errors import UserError
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.loss import errors
+from models.prior.mean_shift import MeanShift
 from training.dataset import Residuals
 from training.settings import LoopSettings
 
@@ -32,13 +33,16 @@ _PREVIEWS = 2
 class _Objective(nn.Module):
     """The errors as a module, so that data-parallel training synchronises its gradients."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, shift: MeanShift | None) -> None:
         super().__init__()
         self.denoiser = denoiser
+        self.shift = shift
 
-    def forward(self, *batch: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
         """Sum of the errors of a batch, and the number of values summed."""
-        total, count = errors(self.denoiser, *batch)
+        if self.shift is not None:
+            residual = (residual - self.shift()) * self.denoiser.mask
+        total, count = errors(self.denoiser, residual, *batch)
         return total.sum(), count.sum()
 
 
@@ -52,6 +56,7 @@ def fit(
     preview: Preview,
     what: str,
     rate_factors: Sequence[float] | None = None,
+    shift: MeanShift | None = None,
 ) -> float:
     """Trains parameters of a denoiser in place; their moving average remains.
 
@@ -70,6 +75,7 @@ def fit(
     preview : called with the step `_PREVIEWS` times on the way, the averaged weights in place.
     what : label of the progress bar.
     rate_factors : factor on the learning rate of each parameter; default: 1.
+    shift : taken from the residuals; `trainable` names its parameter if it is to be trained.
 
     Returns
     -------
@@ -79,7 +85,7 @@ def fit(
     ------
     UserError : if the loss is not a finite number.
     """
-    objective = _Objective(denoiser)
+    objective = _Objective(denoiser, shift)
     denoiser.network.recompute(settings.recompute)
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process

@@ -87,6 +87,7 @@ class AdaptSettings:
     blocks : patterns of the network's blocks that may change; `python -m training.blocks` lists
         them.
     site_gain : also fit the site's factor on each map (`models.prior.prior.Prior.site_gain`).
+    mean_shift : also train a shift of the mean at each place (`models.prior.mean_shift`).
     learning_rate : default: that of the method.
     steps, batch, slices : as in `LoopSettings`.
     """
@@ -95,6 +96,7 @@ class AdaptSettings:
     settings: dict[str, Any] = field(default_factory=dict)
     blocks: tuple[str, ...] = ("*",)
     site_gain: bool = True
+    mean_shift: bool = True
     steps: int = 150
     batch: int = 2
     slices: int = 0

@@ -20,10 +20,11 @@ from models.adapters.method import method
 from models.coverage import Coverage
 from models.diffusion.network import PatchUNet
 from models.generator import Generator
+from models.prior.prior import Prior
 
 ADAPTER_FILE = "adapter.safetensors"
 _FORMAT = 2
-_GAIN = "prior.site_gain"
+_GAIN, _SHIFT = "prior.site_gain", "prior.mean_shift"
 _KEY = "adapter"
 # Share of a change's checksum by which another machine's rounding may move it.
 _TOLERANCE = 1e-3
@@ -40,6 +41,7 @@ class AdapterFile:
     base : digest of the generator that it was trained on.
     coverage : whom it was trained on.
     gain : (C,), the adapted group's `Prior.site_gain`.
+    mean_shift : the adapted group's `Prior.mean_shift`, or None.
     tensors : the trained parameters by target and name.
     checksums : see `Adapter.checksums`.
     scores : measured on held-out subjects.
@@ -51,6 +53,7 @@ class AdapterFile:
     base: str
     coverage: Coverage
     gain: NDArray[np.float32]
+    mean_shift: NDArray[np.float32] | None
     tensors: Mapping[str, Tensor]
     checksums: Mapping[str, tuple[float, float]]
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -61,17 +64,24 @@ class AdapterFile:
         adapter: Adapter,
         base: str,
         coverage: Coverage,
-        gain: NDArray[np.float32],
+        prior: Prior,
         scores: Mapping[str, float],
     ) -> AdapterFile:
-        """Describes a trained adapter; see the class for the parameters."""
+        """Describes a trained adapter.
+
+        Parameters
+        ----------
+        base : digest of the base.
+        prior : with the gain and the shift of the adapted group.
+        """
         return cls(
             method=adapter.method.name,
             settings=adapter.method.settings(),
             blocks=adapter.blocks,
             base=base,
             coverage=coverage,
-            gain=gain,
+            gain=prior.site_gain,
+            mean_shift=prior.mean_shift,
             tensors={
                 name: p.detach().cpu().contiguous()
                 for name, p in adapter.named_parameters().items()
@@ -106,6 +116,7 @@ class AdapterFile:
                 base=content["base"],
                 coverage=Coverage.from_json(content["coverage"]),
                 gain=tensors.pop(_GAIN).numpy(),
+                mean_shift=tensors.pop(_SHIFT).numpy() if _SHIFT in tensors else None,
                 tensors=tensors,
                 checksums=content["checksums"],
                 scores=content["scores"],
@@ -131,6 +142,8 @@ class AdapterFile:
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {**self.tensors, _GAIN: torch.from_numpy(self.gain)}
+        if self.mean_shift is not None:
+            tensors[_SHIFT] = torch.from_numpy(self.mean_shift)
         save_file(tensors, path, metadata={_KEY: json.dumps(content)})
 
     def attach(self, network: PatchUNet, name: str = "adapter", strength: float = 1.0) -> Adapter:
@@ -175,8 +188,8 @@ def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Gene
 
     Parameters
     ----------
-    files : adapters and their strengths. The changes of several add up; the site gain is the
-        product of theirs, each to the power of its strength.
+    files : adapters and their strengths. The changes of several add up, and so do their shifts of
+        the mean; the site gain is the product of theirs, each to the power of its strength.
 
     Raises
     ------
@@ -185,6 +198,7 @@ def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Gene
     digest = base.digest
     denoiser = copy.deepcopy(base.denoiser)
     gain = base.prior.site_gain.astype(np.float64)
+    shift = base.prior.mean_shift
     for i, (file, strength) in enumerate(files):
         if file.base != digest:
             raise UserError(
@@ -193,6 +207,8 @@ def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Gene
             )
         file.attach(denoiser.network, f"adapter_{i}", strength)
         gain *= (file.gain / base.prior.site_gain) ** strength
-    prior = base.prior.with_gain(gain.astype(np.float32))
+        if file.mean_shift is not None:
+            shift = strength * file.mean_shift + (0 if shift is None else shift)
+    prior = base.prior.with_gain(gain.astype(np.float32)).with_mean_shift(shift)
     coverage = files[-1][0].coverage if files else base.coverage
     return Generator(replace(base.config, coverage=coverage), prior, denoiser)

@@ -70,11 +70,13 @@ def gap(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
 
 
 def file_of(adapter: Adapter, base: Generator, gain: float = 1.0) -> AdapterFile:
+    prior = base.prior.with_gain(np.array([gain, 1 / gain, 1], dtype=np.float32))
+    shift = np.full((prior.channels, 2, 2, 2), gain - 1, dtype=np.float32)
     return AdapterFile.of(
         adapter,
         base.digest,
         base.coverage,
-        np.array([gain, 1 / gain, 1], dtype=np.float32),
+        prior.with_mean_shift(shift),
         {"val_kernel_distance": 0.25},
     )
 
@@ -177,7 +179,9 @@ def test_a_file_makes_the_same_generator(
     made = adapted(tiny_generator(base.dim), [(read, 1.0)])
     assert gap(weights(made.denoiser.network), weights(base.denoiser.network)) == 0
     np.testing.assert_array_equal(made.prior.site_gain, file.gain)
+    np.testing.assert_array_equal(made.prior.mean_shift, file.mean_shift)
     halved = adapted(tiny_generator(base.dim), [(read, 0.5)])
+    np.testing.assert_allclose(halved.prior.mean_shift, 0.5 * file.mean_shift)
     np.testing.assert_allclose(halved.prior.site_gain[0], 1.1**0.5, rtol=1e-6)
 
 
