@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-import torch
 
 from contracts import paths
 from contracts.console import command
-from models.adapters.method import methods
-from models.adapters.targets import all_targets, blocks
-from models.diffusion.network import PatchUNet
-from models.generator import Generator
+
+if TYPE_CHECKING:
+    from models.diffusion.network import PatchUNet
 
 
 def table(network: PatchUNet) -> str:
@@ -21,6 +21,9 @@ def table(network: PatchUNet) -> str:
 
     Methods have their default settings.
     """
+    from models.adapters.method import methods
+    from models.adapters.targets import all_targets, blocks
+
     names = list(methods())
     counts = {name: _counts(network, name) for name in names}
     width = max(map(len, blocks(network)))
@@ -40,6 +43,11 @@ def table(network: PatchUNet) -> str:
 
 def _counts(network: PatchUNet, name: str) -> dict[str, int]:
     """Returns the trained parameters of a method by block."""
+    import torch
+
+    from models.adapters.method import methods
+    from models.adapters.targets import all_targets
+
     targets = all_targets(network)
     tensors = {target: target.of_base(network).detach() for target in targets}
     changes = methods()[name]().changes(tensors, torch.Generator().manual_seed(0))
@@ -57,6 +65,8 @@ def _counts(network: PatchUNet, name: str) -> dict[str, int]:
 @click.option("--dim", type=click.Choice(["2d", "3d"]), required=True, help="Slices or volumes.")
 def main(dim: str) -> None:
     """List the blocks that `adapt.<dim>.blocks` of params.yaml can name."""
+    from models.generator import Generator
+
     click.echo(table(Generator.load(paths.MODELS / dim / "base").denoiser.network))
 
 

@@ -33,7 +33,7 @@ _PREVIEWS = 2
 class _Objective(nn.Module):
     """The errors as a module, so that data-parallel training synchronises its gradients."""
 
-    def __init__(self, denoiser: Denoiser, shift: MeanShift | None) -> None:
+    def __init__(self, denoiser: Denoiser, shift: MeanShift | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.shift = shift

@@ -223,7 +223,10 @@ def apply(path: Path = PARAMS_FILE) -> None:
         new = [value] if name == "blocks" else value
         if place.get(name) != new:
             click.echo(f"adapt.{report['dim']}: {name}: {place.get(name)} -> {new}")
-            place[name] = new
+            if isinstance(place.get(name), list):
+                place[name][0] = value  # keeps how the list is written
+            else:
+                place[name] = new
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as stream:
         yaml.dump(document, stream)

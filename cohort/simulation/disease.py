@@ -42,4 +42,5 @@ def damage(labels: NDArray[np.int32], names: dict[int, str], zoom: float) -> NDA
     chosen = [number for number, name in names.items() if name in TRACTS]
     inside = np.isin(labels, chosen).astype(np.float32)
     soft: NDArray[np.float32] = gaussian_filter(inside, _EDGE_MM / 2 / zoom)
-    return np.minimum(np.float32(1.5) * soft, np.float32(1))
+    capped: NDArray[np.float32] = np.minimum(np.float32(1.5) * soft, np.float32(1))
+    return capped

@@ -181,6 +181,8 @@ def test_a_file_makes_the_same_generator(
     np.testing.assert_array_equal(made.prior.site_gain, file.gain)
     np.testing.assert_array_equal(made.prior.mean_shift, file.mean_shift)
     halved = adapted(tiny_generator(base.dim), [(read, 0.5)])
+    assert file.mean_shift is not None
+    assert halved.prior.mean_shift is not None
     np.testing.assert_allclose(halved.prior.mean_shift, 0.5 * file.mean_shift)
     np.testing.assert_allclose(halved.prior.site_gain[0], 1.1**0.5, rtol=1e-6)
 
