@@ -1,1 +1,0 @@
-"""Methods of parameter-efficient fine-tuning, one file each, which `..method` finds."""
