@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import brains, contestants
 from cohort.row_cache import Array
-from contracts.condition import Condition
 from contracts.space import Space
 from tests.evaluation.conftest import one_thread
-from training.relative import RelativeSubjects
 
 __all__ = ["one_thread"]
 
@@ -25,15 +24,8 @@ def one_template_per_set_of_subjects(
     kept = tmp_path_factory.mktemp("templates")
     make = brains.relative_subjects
 
-    def shared(
-        encoded: Array,
-        conditions: Sequence[Condition],
-        space: Space,
-        work: Path,
-        digest: str,
-        sites: tuple[str, ...] = (),
-    ) -> RelativeSubjects:
-        return make(encoded, conditions, space, kept / digest, digest, sites)
+    def shared(encoded: Array, people: Any, space: Space, _: Path, digest: str, *sites: Any) -> Any:
+        return make(encoded, people, space, kept / digest, digest, *sites)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contestants, "relative_subjects", shared)
