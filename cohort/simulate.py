@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cohort import derivatives, pool
 from cohort.derivatives import Participant
+from cohort.simulation import disease_truth
 from cohort.stage_output import link_tree, whole_folder, write_whole
 from contracts import bids, closure, params, paths, volume
 from contracts.condition import condition
@@ -34,6 +35,8 @@ NAME = "Simulated diffusion MRI cohort"
 PIPELINE = "simulated"
 # Name of the tissue template in the folder of finished subjects.
 TISSUE_TEMPLATE = "tissue_template.npz"
+# Folder of patients without their disease, among finished subjects.
+HEALTHY = "healthy"
 _AGES = (18.0, 88.0)
 # First number of each group's ids. They lie apart, so that a larger base group renames no subject
 # of the target group.
@@ -58,6 +61,8 @@ class Simulate:
     base_subjects, target_subjects : number of subjects in each group.
     max_bvalue : highest b-value of the tensor fit, in s/mm2; only for output ``maps``.
     maps : ``fa, md`` or ``fa, md, ad, rd``; only for output ``maps``.
+    disease_effect : mean severity of the target group's disease, see `cohort.simulation.disease`;
+        0: they are healthy and differ by their scanner alone.
     """
 
     seed: int
@@ -67,9 +72,12 @@ class Simulate:
     target_subjects: int
     max_bvalue: float
     maps: tuple[str, ...] = ("fa", "md")
+    disease_effect: float = 0.0
 
     def __post_init__(self) -> None:
         checked(self.maps)
+        if not 0 <= self.disease_effect <= 2:
+            raise ValueError("expected a disease_effect from 0 to 2")
         if not 0 <= self.base_subjects < _FIRST["target"] or self.target_subjects < 0:
             raise ValueError(f"expected 0 to {_FIRST['target'] - 1} base subjects and no negatives")
         if self.base_subjects + self.target_subjects == 0:
@@ -98,14 +106,16 @@ def _participant(seed: int, group: str, site: str, number: int) -> Participant:
     return Participant(subject, round(float(age), 1), "F" if v < 0.5 else "M", group, site)
 
 
-def person(participant: Participant, seed: int) -> Person:
-    """Return the simulated person, who follows from the participant and the cohort's seed."""
+def person(participant: Participant, settings: Simulate) -> Person:
+    """Return the simulated person, who follows from the participant and the settings."""
     from cohort.simulation.acquisition import SCANNER_A, SCANNER_B
     from cohort.simulation.person import Person
 
     number = int(participant.id.removeprefix("sub-sim"))
     scanner = {scanner.site: scanner for scanner in (SCANNER_A, SCANNER_B)}[participant.site]
-    return Person(condition(participant.age, participant.sex), scanner, (seed, number))
+    who = condition(participant.age, participant.sex)
+    disease = settings.disease_effect if participant.group == "target" else 0.0
+    return Person(who, scanner, (settings.seed, number), disease)
 
 
 def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = None) -> None:
@@ -135,8 +145,13 @@ def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = No
     missing = [p for p in cohort if not (finished / p.id).exists()]
     done = len(cohort) - len(missing)
     tasks = {p.id: SubjectTask(settings, p, finished, template) for p in missing}
+    healthy = replace(settings, disease_effect=0.0)
+    for p in _patients(settings, cohort):
+        if not _is_finished(finished / HEALTHY, p.id, settings, space):
+            shutil.rmtree(finished / HEALTHY / p.id, ignore_errors=True)
+            tasks[f"{p.id} {HEALTHY}"] = SubjectTask(healthy, p, finished / HEALTHY, template)
     made = pool.run(_run_task, tasks, workers or os.cpu_count() or 1, _lost)
-    for _ in progress(made, total=len(cohort), what="simulated", done=done):
+    for _ in progress(made, total=done + len(tasks), what="simulated", done=done):
         pass
     with whole_folder(out) as folder:
         _assemble(settings, cohort, finished, folder)
@@ -152,6 +167,13 @@ def make_tissue_template(settings: Simulate, space: Space) -> TissueTemplate:
 
     template = build_tissue_template(settings.resolution_mm)
     return match_norms(template, space, settings.max_bvalue)
+
+
+def _patients(settings: Simulate, cohort: list[Participant]) -> list[Participant]:
+    """Return whom to simulate without their disease, too, for the table of its effects."""
+    if settings.output != "maps" or settings.disease_effect == 0:
+        return []
+    return disease_truth.patients(cohort)
 
 
 def recipe_hash(settings: Simulate) -> str:
@@ -196,7 +218,7 @@ def write_one(
 
     template = _load(template_path)
     space = mni_space(settings.resolution_mm)
-    who = person(participant, settings.seed)
+    who = person(participant, settings)
     if settings.output == "dwi":
         scheme = acquisition.camcan_scheme()
         volumes, _ = simulated.scan(template, space, who, scheme)
@@ -274,6 +296,10 @@ def _assemble(settings: Simulate, cohort: list[Participant], finished: Path, out
     home = maps if settings.output == "maps" else out
     for participant in cohort:
         link_tree(finished / participant.id, home / participant.id)
+    if patients := _patients(settings, cohort):
+        ids = [p.id for p in patients]
+        found = disease_truth.effects(derivatives.Derivatives.open(maps), finished / HEALTHY, ids)
+        disease_truth.write(maps / disease_truth.TABLE, found)
 
 
 def _write_atlas(root: Path, space: Space, template_path: Path) -> None:

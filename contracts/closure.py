@@ -5,7 +5,8 @@ stage of dvc.yaml depends on, and whether kept work was made by the code that is
 
 The closure of a module holds the module, the modules that it imports at its top or inside
 functions, the ``__init__.py`` of their packages, what those import in turn, and the files beside
-a module that the module names in a string, such as a page template.
+a module that the module names in a string, such as a page template. A module that imports
+`pkgutil` looks for the modules of a package: it brings all modules of the packages it names.
 
 It leaves out what a module cannot run or does not name:
 
@@ -164,9 +165,13 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 def _named_by(path: Path, root: Path) -> Iterator[Path]:
     """The files that one module brings into the closure."""
-    for name in imports(path, root):
+    names = imports(path, root)
+    for name in names:
         if is_ours(name):
             yield from _chain(name, root, str(path.relative_to(root)))
+            folder = root.joinpath(*name.split("."))
+            if "pkgutil" in names and folder.is_dir():
+                yield from sorted(folder.glob("*.py"))
     for text in _read(path.read_bytes()).texts:
         beside = path.parent / text
         if not Path(text).is_absolute() and ".." not in Path(text).parts and beside.is_file():

@@ -104,6 +104,8 @@ def _convert(hint: Any, value: Any, name: str, path: Path) -> Any:
             _convert(k, v, f"{name}[{i}]", path)
             for i, (k, v) in enumerate(zip(kinds, value, strict=True))
         )
+    if origin is dict and isinstance(value, dict):
+        return value  # its keys belong to somebody else
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:

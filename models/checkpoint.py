@@ -17,7 +17,7 @@ from models.prior.template_transform import TemplateTransform
 WEIGHTS_FILE, PRIOR_FILE = "weights.safetensors", "prior.safetensors"
 _PRIOR = ("coefficients", "mask", "scale", "knots", "site_gain")
 _COVARIANCE = ("power", "modes", "variance")
-_TRANSFORM = "transform."
+_TRANSFORM, _MEAN_SHIFT = "transform.", "prior.mean_shift"
 
 Tensors = dict[str, Tensor]
 
@@ -28,6 +28,8 @@ def tensors_by_file(network: Module, prior: Prior) -> dict[str, Tensors]:
     arrays: dict[str, Any] = {f"prior.{name}": getattr(prior, name) for name in _PRIOR}
     for name in _COVARIANCE:
         arrays[f"covariance.{name}"] = getattr(prior.covariance, name)
+    if prior.mean_shift is not None:
+        arrays[_MEAN_SHIFT] = prior.mean_shift
     if prior.transform is not None:
         own = prior.transform.arrays()
         arrays |= {f"{_TRANSFORM}{name}": array for name, array in own.items()}
@@ -56,5 +58,6 @@ def load_prior(folder: Path, sites: tuple[str, ...]) -> Prior:
         covariance=Covariance(**{name: arrays[f"covariance.{name}"] for name in _COVARIANCE}),
         sites=sites,
         transform=TemplateTransform.from_arrays(own) if own else None,
+        mean_shift=arrays.get(_MEAN_SHIFT),
         **{name: arrays[f"prior.{name}"] for name in _PRIOR},
     )

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from models.generator import Generator
 
 
+# Learning rate of the shift of the mean, in standard deviations: a few hundred steps can move it by
+# several, whatever the method's own rate.
+_SHIFT_RATE = 0.02
+
+
 @dataclass(frozen=True, slots=True)
 class AdaptData:
     """The target group: what the inner loop trains on and the outer objective is measured on."""
@@ -49,7 +54,7 @@ class AdaptResult:
     trainable, trainable_share : adapter parameters, and their share of the network's.
     adapter_bytes : size of the adapter file.
     seconds : of training.
-    final_loss : see `training.loop.fit`.
+    final_loss : see `training.loop.fit`; None where nothing was trained.
     """
 
     val_kernel_distance: float
@@ -58,7 +63,7 @@ class AdaptResult:
     trainable_share: float
     adapter_bytes: int
     seconds: float
-    final_loss: float
+    final_loss: float | None
 
 
 def adapt_generator(
@@ -85,12 +90,14 @@ def adapt_generator(
     UserError : if the base is missing or was never trained.
     """
     from evaluation.held_out import score
-    from models.adapters.adapter import ADAPTER_FILE
-    from models.adapters.files import build
+    from models.adapters.adapter import Adapter
+    from models.adapters.files import ADAPTER_FILE, AdapterFile
+    from models.adapters.method import method
     from models.coverage import Coverage
     from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
     from models.prior.group import relative_volumes, with_kept_gain
+    from models.prior.mean_shift import MeanShift
     from training import stage
     from training.dataset import Residuals
     from training.loop import fit
@@ -109,27 +116,45 @@ def adapt_generator(
         original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
     )
     denoiser.network.load_state_dict(original.denoiser.network.state_dict())
-    coverage = Coverage.of(conditions)
-    generator = Generator(replace(config, coverage=coverage, provenance={}), prior, denoiser)
-    adapter = build(settings.method, {"rank": settings.rank, "targets": settings.targets})
-    adapter.inject(denoiser.network, settings.seed)
-    trainable = sum(p.numel() for p in adapter.trainable())
+    config = replace(config, coverage=Coverage.of(conditions), provenance={})
+    chosen = method(settings.method, settings.settings)
+    adapter = Adapter(denoiser.network, chosen, settings.blocks, settings.seed)
+    shift = MeanShift(prior.channels, original.space) if settings.mean_shift else None
     total = sum(p.numel() for p in original.denoiser.network.parameters())
-    started = time.monotonic()
-    loss = fit(
-        denoiser,
-        adapter.trainable(),
-        Residuals.of(prior, relative, conditions, work, relative=True),
+    loop = replace(
+        settings.loop(chosen.learning_rate),
         # The null token has to follow the weights around it.
-        replace(settings.loop, drop_condition=config.drop_condition),
-        work,
-        stage.Curve(run, work / "curve.csv"),
-        lambda step: stage.preview(run, generator, step),
-        f"adapt {original.dim}",
+        drop_condition=config.drop_condition,
     )
+    parameters, factors = adapter.parameters(), adapter.rate_factors()
+    if shift is not None:
+        parameters, factors = (
+            [*parameters, shift.coarse],
+            [*factors, _SHIFT_RATE / loop.learning_rate],
+        )
+
+    def made() -> Generator:
+        coarse = None if shift is None else shift.coarse.detach().cpu().numpy().copy()
+        return Generator(config, prior.with_mean_shift(coarse), denoiser)
+
+    started = time.monotonic()
+    loss = None
+    if parameters:
+        loss = fit(
+            denoiser,
+            parameters,
+            Residuals.of(prior, relative, conditions, work, relative=True),
+            loop,
+            work,
+            stage.Curve(run, work / "curve.csv"),
+            lambda step: stage.preview(run, made(), step),
+            f"adapt {original.dim}",
+            factors,
+            shift,
+        )
     seconds = time.monotonic() - started
-    file = out / ADAPTER_FILE
-    adapter.save(file, original.digest, prior.site_gain)
+    generator, trainable = made(), adapter.count
+    file = AdapterFile.of(adapter, original.digest, config.coverage, generator.prior, {})
     adapter.merge()
     quality = score(
         generator,
@@ -139,6 +164,12 @@ def adapt_generator(
         held_out.samples,
         held_out.steps,
     )
+    path = out / ADAPTER_FILE
+    scores = {
+        "val_kernel_distance": quality.kernel_distance,
+        "val_copy_share": quality.copy_share,
+    }
+    replace(file, scores=scores).write(path)
     provenance = {
         "stage": "adapt",
         "group": "target",
@@ -152,7 +183,7 @@ def adapt_generator(
         copy_share=quality.copy_share,
         trainable=trainable,
         trainable_share=trainable / total,
-        adapter_bytes=file.stat().st_size,
+        adapter_bytes=path.stat().st_size,
         seconds=seconds,
         final_loss=loss,
     )
@@ -205,12 +236,13 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
                 {
                     "val/kernel_distance": result.val_kernel_distance,
                     "val/copy_share": result.copy_share,
-                    "train/final_loss": result.final_loss,
                     "train/seconds": result.seconds,
                     "adapter/trainable": result.trainable,
                     "adapter/bytes": result.adapter_bytes,
                 }
             )
+            if result.final_loss is not None:
+                run.metrics({"train/final_loss": result.final_loss})
             scores = {
                 "val_kernel_distance_base": before.kernel_distance,
                 "val_kernel_distance_adapted": result.val_kernel_distance,
@@ -223,8 +255,9 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
                 "final_loss": result.final_loss,
             }
             stage.write_json(paths.REPORTS / f"adapt-{dim}.json", scores)
-            curve = paths.REPORTS / f"adapt-{dim}.csv"
-            curve.write_bytes((work / "curve.csv").read_bytes())
+            curve = work / "curve.csv"
+            text = curve.read_text() if curve.exists() else ""
+            (paths.REPORTS / f"adapt-{dim}.csv").write_text(text)
     say(
         f"{out}: {result.trainable} of the network's parameters trained "
         f"({100 * result.trainable_share:.2f} %); kernel distance on target-val "

@@ -18,6 +18,7 @@ from contracts.console import progress, say
 from contracts.errors import UserError
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.loss import errors
+from models.prior.mean_shift import MeanShift
 from training.dataset import Residuals
 from training.settings import LoopSettings
 
@@ -32,13 +33,16 @@ _PREVIEWS = 2
 class _Objective(nn.Module):
     """The errors as a module, so that data-parallel training synchronises its gradients."""
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser, shift: MeanShift | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
+        self.shift = shift
 
-    def forward(self, *batch: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
         """Sum of the errors of a batch, and the number of values summed."""
-        total, count = errors(self.denoiser, *batch)
+        if self.shift is not None:
+            residual = (residual - self.shift()) * self.denoiser.mask
+        total, count = errors(self.denoiser, residual, *batch)
         return total.sum(), count.sum()
 
 
@@ -51,6 +55,8 @@ def fit(
     log: Log,
     preview: Preview,
     what: str,
+    rate_factors: Sequence[float] | None = None,
+    shift: MeanShift | None = None,
 ) -> float:
     """Trains parameters of a denoiser in place; their moving average remains.
 
@@ -68,6 +74,8 @@ def fit(
     log : called with metrics and the step.
     preview : called with the step `_PREVIEWS` times on the way, the averaged weights in place.
     what : label of the progress bar.
+    rate_factors : factor on the learning rate of each parameter; default: 1.
+    shift : taken from the residuals; `trainable` names its parameter if it is to be trained.
 
     Returns
     -------
@@ -77,7 +85,7 @@ def fit(
     ------
     UserError : if the loss is not a finite number.
     """
-    objective = _Objective(denoiser)
+    objective = _Objective(denoiser, shift)
     denoiser.network.recompute(settings.recompute)
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process
@@ -86,8 +94,7 @@ def fit(
     for parameter in trainable:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(
-        trainable,
-        lr=settings.learning_rate,
+        _groups(trainable, rate_factors or [1.0] * len(trainable), settings.learning_rate),
         betas=(0.9, 0.99),
         weight_decay=settings.weight_decay,
     )
@@ -162,6 +169,16 @@ def fit(
     denoiser.network.recompute(False)
     denoiser.eval()
     return float(np.mean(losses[-max(settings.steps // 10, 1) :]))
+
+
+def _groups(
+    parameters: Sequence[nn.Parameter], factors: Sequence[float], rate: float
+) -> list[dict[str, Any]]:
+    """Returns the parameters as groups of one learning rate each."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter, factor in zip(parameters, factors, strict=True):
+        groups.setdefault(factor, []).append(parameter)
+    return [{"params": params, "lr": factor * rate} for factor, params in groups.items()]
 
 
 def is_first() -> bool:

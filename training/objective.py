@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def fit_adapter(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
             raise UserError(f"this worker sees no {path}: put the project in a shared folder")
     work = out / "work"
     work.mkdir(exist_ok=True)
-    settings = replace(job.adapt, **config)
+    settings = job.adapt.with_choices(config)
     data = _data(job.derivatives, job.split)
     result = adapt_generator(
         job.base, out, settings, job.held_out, data, work, job.trials.parent, run
@@ -163,5 +163,5 @@ def _measured(result: AdaptResult, config: Config, began: float, run: Run) -> Tr
 def name_of(config: Config) -> str:
     """The idea of a trial in a few letters, e.g. ``r8 lr3e-04 150 steps attention gain``."""
     parts = [f"r{config['rank']}", f"lr{config['learning_rate']:.0e}", f"{config['steps']} steps"]
-    parts += [config["targets"], *(["gain"] if config["site_gain"] else [])]
+    parts += [config["blocks"], *(["gain"] if config["site_gain"] else [])]
     return " ".join(parts)

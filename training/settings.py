@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from contracts.errors import UserError
 from models.config import DiffusionConfig, NetworkConfig
 
 
@@ -80,37 +82,76 @@ class AdaptSettings:
 
     Parameters
     ----------
-    method : how weights are changed.
-    rank, targets : see `models.adapters.lora.LoRA`.
-    site_gain : also fit the site's factor on each map (`models.prior.prior.Prior.gain`).
-    steps, batch, slices, learning_rate : as in `LoopSettings`.
+    method : how weights are changed, see `models.adapters.methods`.
+    settings : of the method; what is left out has the method's default.
+    blocks : patterns of the network's blocks that may change; `python -m training.blocks` lists
+        them.
+    site_gain : also fit the site's factor on each map (`models.prior.prior.Prior.site_gain`).
+    mean_shift : also train a shift of the mean at each place (`models.prior.mean_shift`).
+    learning_rate : default: that of the method.
+    steps, batch, slices : as in `LoopSettings`.
     """
 
-    method: Literal["lora"] = "lora"
-    rank: int = 8
-    targets: Literal["attention", "conv", "all"] = "all"
+    method: str = "lora"
+    settings: dict[str, Any] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ("*",)
     site_gain: bool = True
+    mean_shift: bool = True
     steps: int = 150
     batch: int = 2
     slices: int = 0
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     seed: int = 0
 
-    @property
-    def loop(self) -> LoopSettings:
-        """These settings as the training loop reads them; no decay towards zero weights, which
-        here would be a pull towards the base."""
+    def loop(self, default_rate: float) -> LoopSettings:
+        """Returns these settings as the training loop reads them.
+
+        Nothing decays towards zero: for some methods that would be a pull towards the base, for
+        others one away from it.
+
+        Parameters
+        ----------
+        default_rate : learning rate of the method.
+        """
         return LoopSettings(
             steps=self.steps,
             batch=self.batch,
             slices=self.slices,
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate or default_rate,
             warmup=min(50, self.steps // 4),
             weight_decay=0.0,
             ema=0.99,
             seed=self.seed,
             checkpoint_every=50,
         )
+
+    def with_choices(self, choices: Mapping[str, Any]) -> AdaptSettings:
+        """Returns these settings with others in their place.
+
+        A name that is not a field here is a setting of the method. Blocks may be one pattern.
+        """
+        own = {f.name for f in fields(self)}
+        changed = {name: value for name, value in choices.items() if name in own}
+        if isinstance(changed.get("blocks"), str):
+            changed["blocks"] = (changed["blocks"],)
+        of_method = {name: value for name, value in choices.items() if name not in own}
+        return replace(self, **changed, settings={**self.settings, **of_method})
+
+    def choice(self, name: str) -> Any:
+        """Returns what `with_choices` changes under a name.
+
+        Raises
+        ------
+        UserError : if neither these settings nor those of the method name it.
+        """
+        if name == "blocks" and len(self.blocks) == 1:
+            return self.blocks[0]
+        if name in self.settings:
+            return self.settings[name]
+        value = getattr(self, name, None)
+        if value is None:
+            raise UserError(f"the search chooses {name}: write it into the section adapt, too")
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import shutil
 import time
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from contracts.console import say
 from contracts.errors import UserError
@@ -25,18 +25,19 @@ _RAY = "ray"
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the outer loop may choose; the names are those of `training.settings.AdaptSettings`.
+    """What the outer loop may choose; names as in `training.settings.AdaptSettings.with_choices`.
 
     Parameters
     ----------
     learning_rate : lowest and highest; searched on a logarithmic scale.
-    rank, steps, targets, site_gain : the values to choose from.
+    rank, steps, site_gain : the values to choose from.
+    blocks : patterns to choose one from.
     """
 
     rank: tuple[int, ...]
     learning_rate: tuple[float, float]
     steps: tuple[int, ...]
-    targets: tuple[Literal["attention", "conv", "all"], ...]
+    blocks: tuple[str, ...]
     site_gain: tuple[bool, ...]
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ touched. `python -m training.tune apply` writes the best settings into params.ya
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -84,7 +84,7 @@ def tune(settings: TuneSettings, inner: Inner | None = None) -> Verdict:
     from training.trial import TrialFolder, key_of
 
     adapt = load(AdaptSettings, f"adapt.{settings.dim}")
-    default = rounded({name: getattr(adapt, name) for name in Choices.names()})
+    default = rounded({name: adapt.choice(name) for name in Choices.names()})
     settings.choices.require(default)
     job, run = _open(settings, adapt)
     with run:
@@ -217,10 +217,16 @@ def apply(path: Path = PARAMS_FILE) -> None:
     yaml.width = 4096
     document = yaml.load(path.read_text())
     section = document["adapt"][report["dim"]]
+    own = {field.name for field in fields(AdaptSettings)}
     for name, value in report["settings"].items():
-        if section.get(name) != value:
-            click.echo(f"adapt.{report['dim']}.{name}: {section.get(name)} -> {value}")
-            section[name] = value
+        place = section if name in own else section.setdefault("settings", {})
+        new = [value] if name == "blocks" else value
+        if place.get(name) != new:
+            click.echo(f"adapt.{report['dim']}: {name}: {place.get(name)} -> {new}")
+            if isinstance(place.get(name), list):
+                place[name][0] = value  # keeps how the list is written
+            else:
+                place[name] = new
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as stream:
         yaml.dump(document, stream)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohort import tensor
-from cohort.simulation import acquisition, deformation
+from cohort.simulation import acquisition, deformation, disease
 from cohort.simulation.acquisition import Compartment, GradientScheme, Scanner
 from cohort.simulation.tissue import TissueTemplate
 from cohort.tensor import TensorMaps
@@ -39,11 +39,13 @@ class Person:
     condition : age and sex.
     scanner : the scanner that they are scanned with.
     seed : seed of their random streams.
+    disease : mean severity of patients like them; 0 is a healthy person.
     """
 
     condition: Condition
     scanner: Scanner
     seed: tuple[int, ...]
+    disease: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Traits:
     ventricle_mm : outward offset of the ventricles' wall.
     sulci : offset of the share of cortex that is replaced by sulcal fluid.
     lesions : degree of damage in periventricular white matter.
+    severity : of the disease, see `cohort.simulation.disease`.
     """
 
     fa: float
@@ -64,6 +67,7 @@ class Traits:
     ventricle_mm: float
     sulci: float
     lesions: float
+    severity: float = 0.0
 
 
 AVERAGE = Traits(fa=0.0, md=0.0, ventricle_mm=0.0, sulci=0.0, lesions=0.0)
@@ -127,6 +131,7 @@ def draw_traits(person: Person) -> Traits:
         ventricle_mm=0.8 * float(wall),
         sulci=0.035 * float(sulci),
         lesions=late**1.5 * max(0.0, 0.45 + 0.35 * float(lesions)),
+        severity=disease.severity(person.disease, np.random.default_rng((*person.seed, 3))),
     )
 
 
@@ -144,6 +149,7 @@ def person_tissue(
     years = effective_years(age)
 
     wall_mm = -1.3 + 1.8 * ((age - 18) / 70) + 2.0 * late**2 + 0.3 * male + traits.ventricle_mm
+    wall_mm += disease.VENTRICLE_MM * traits.severity
     shape = _random_shape(template, stream, float(np.clip(wall_mm, -1.6, 6.5)))
     centres = space.centres().reshape(-1, 3)
     origin = deformation.to_index(shape.to_template(centres), template.space)
@@ -158,7 +164,8 @@ def person_tissue(
         return deformation.sample(deformation.random_field(stream, fwhm_mm), field_index)
 
     white, grey, fluid = at(template.white), at(template.grey), at(template.fluid)
-    share = np.clip(0.10 + 0.0032 * (age - 18) + 0.10 * late + traits.sulci, 0, 0.6)
+    thinning = traits.sulci + disease.SULCI * traits.severity
+    share = np.clip(0.10 + 0.0032 * (age - 18) + 0.10 * late + thinning, 0, 0.6)
     lost = grey * at(template.sulcal) * np.float32(share)
     grey, fluid = grey - lost, fluid + lost
 
@@ -170,6 +177,8 @@ def person_tissue(
     fa *= (1 + 0.05 * texture(14) + 0.06 * texture(7)) * (1 - 0.35 * damage)
     md = at(template.md) * (1 + 0.02 * texture(14)) + traits.md + _MD_PER_YEAR * years * frailty
     md *= 1 + 0.45 * damage
+    diseased = at(template.damage) * np.float32(traits.severity)
+    fa, md = fa * (1 + disease.FA * diseased), md * (1 + disease.MD * diseased)
 
     deep, thalamus = at(template.deep), at(template.thalamus)
     grey_fa = _CORTEX_FA + deep * (_DEEP_FA - _CORTEX_FA) + thalamus * (_THALAMUS_FA - _DEEP_FA)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort.simulation import deformation
+from cohort.simulation import deformation, disease
 from cohort.simulation.anatomy import Anatomy, build_anatomy
 from cohort.simulation.fibres import Fibres, build_fibres
 from cohort.simulation.tracts import REGIONS
@@ -55,6 +55,7 @@ class TissueTemplate:
     torque : (X, Y, Z, 3) velocities in mm on `deformation.grid()` that make the brain asymmetric.
     ventricle_expansion : (X, Y, Z, 3) velocities in mm on `deformation.grid()` that move the
         ventricles' wall outward by 1 mm.
+    damage : how much of the disease each voxel gets, see `cohort.simulation.disease`.
     """
 
     space: Space
@@ -73,6 +74,7 @@ class TissueTemplate:
     labels: NDArray[np.int32]
     torque: Array
     ventricle_expansion: Array
+    damage: Array
 
     def save(self, path: Path) -> None:
         """Write all arrays to one `.npz` file; a stop in the middle leaves no half file."""
@@ -132,6 +134,7 @@ def build_tissue_template(zoom_mm: float) -> TissueTemplate:
         labels=labels,
         torque=_torque(expansion),
         ventricle_expansion=expansion,
+        damage=disease.damage(labels, LABELS, TEMPLATE_MM),
     )
 
 

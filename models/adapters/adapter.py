@@ -1,150 +1,162 @@
-"""The interface of every adapter, and the file that it is kept in."""
+"""An adapter: the changes that a method makes to a network."""
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 
 from contracts.errors import UserError
+from models.adapters import change
+from models.adapters.change import Change
+from models.adapters.method import Method
+from models.adapters.targets import Target, in_blocks
 from models.diffusion.network import PatchUNet
 
-FORMAT = 1
-ADAPTER_FILE = "adapter.safetensors"
-Targets = Literal["attention", "conv", "all"]
-
-_ATTENTION = ("to_q", "to_k", "to_v", "out_proj")
+EVERYWHERE = ("*",)
 
 
-def select_layers(network: nn.Module, targets: Targets) -> Iterator[tuple[str, nn.Module]]:
-    """Yields the names and modules of the layers to adapt, in a fixed order.
+class Adapter:
+    """The changes of one method to a network, which it leaves frozen and bit-equal.
 
-    ``attention``: the projections of the attention layers; ``conv``: all convolutions;
-    ``all``: all convolutions and linear layers.
-    """
-    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    for name, module in network.named_modules():
-        conv, linear = isinstance(module, convolutions), isinstance(module, nn.Linear)
-        attention = linear and name.split(".")[-1] in _ATTENTION
-        if (
-            (targets == "all" and (conv or linear))
-            or (targets == "conv" and conv)
-            or (targets == "attention" and attention)
-        ):
-            yield name, module
+    Several adapters may change one network; their changes add up.
 
+    Parameters
+    ----------
+    network : that is changed, from now on.
+    method : makes the changes, which are zero at first.
+    blocks : patterns of the blocks that may be changed, see `models.adapters.targets.in_blocks`.
+    seed : of what the method draws.
+    name : tells the adapters of a network apart; without dots.
 
-class Adapter(ABC):
-    """A change to the weights of a generator's network that starts as no change at all.
-
-    A method gives a parametrisation of each target module's weight (see
-    `torch.nn.utils.parametrize`): the base weight stays beside it, frozen and bit-equal, and one
-    layer is evaluated as before, so that no activations are added.
+    Raises
+    ------
+    UserError : if the network was never trained, the name is taken, a pattern matches no block, or
+        the method trains nothing in the blocks (a method without any targets, such as ``none``,
+        may).
     """
 
-    method: str
-
-    def __init__(self) -> None:
-        self._network: PatchUNet | None = None
-        self._names: list[str] = []
-
-    @abstractmethod
-    def parametrisation(self, weight: Tensor, generator: torch.Generator) -> nn.Module:
-        """Returns a module that maps a target's weight to the changed weight; at first the same."""
-
-    @abstractmethod
-    def select(self, network: PatchUNet) -> Iterator[tuple[str, nn.Module]]:
-        """Yields the modules to change, by name."""
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """Returns what makes the same adapter again, as plain values."""
-
-    def inject(self, network: PatchUNet, seed: int = 0) -> None:
-        """Puts the adapter into a network and freezes everything else.
-
-        Raises
-        ------
-        UserError : if the network was never trained (its last layer is still zero: an adapter
-            of noise), or nothing matches the targets.
-        """
-        outputs = [p for p in network.unet.out.parameters() if p.ndim > 1]
-        if not any(bool(p.any()) for p in outputs):
+    def __init__(
+        self,
+        network: PatchUNet,
+        method: Method,
+        blocks: Sequence[str] = EVERYWHERE,
+        seed: int = 0,
+        name: str = "adapter",
+    ) -> None:
+        _require_trained(network, method.name)
+        self.network = network
+        self.method = method
+        self.blocks = tuple(blocks)
+        self.name = name
+        targets = in_blocks(network, blocks)
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {target: target.of_base(network) for target in targets}
+        self.changes: dict[Target, Change] = method.changes(tensors, generator)
+        if not self.changes and method.trains_something:
             raise UserError(
-                f"{self.method} adapts a trained generator, and this one's network still has its "
-                "initial weights: train the base first"
+                f"{method.name} changes nothing in the blocks {', '.join(self.blocks)}: choose "
+                "others; `python -m training.blocks` lists what it changes"
             )
         network.requires_grad_(False)
-        generator = torch.Generator().manual_seed(seed)
-        chosen = list(self.select(network))
-        if not chosen:
-            raise UserError(f"{self.method}: no layer of the network matches {self.settings()}")
-        for name, module in chosen:
-            weight = module.get_parameter("weight")
-            parametrize.register_parametrization(
-                module, "weight", self.parametrisation(weight.detach(), generator)
-            )
-            self._names.append(name)
-        self._network = network
+        device = next(network.parameters()).device
+        for target, one in self.changes.items():
+            change.add(network.get_submodule(target.module), target.tensor, name, one.to(device))
 
-    def trainable(self) -> list[nn.Parameter]:
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Returns the adapter's own parameters by target and name, each once, in a fixed order."""
+        found: dict[str, nn.Parameter] = {}
+        known: set[int] = set()
+        for target, one in self.changes.items():
+            for name, parameter in one.named_parameters():
+                if id(parameter) not in known:
+                    known.add(id(parameter))
+                    found[f"{target.name}.{name}"] = parameter
+        return found
+
+    def parameters(self) -> list[nn.Parameter]:
         """Returns the adapter's own parameters, in a fixed order."""
         return list(self.named_parameters().values())
 
+    def rate_factors(self) -> list[float]:
+        """Returns the factor on the learning rate of each of `parameters`."""
+        by_name = {target.name: self.method.rate_factor(target) for target in self.changes}
+        return [
+            next(f for target, f in by_name.items() if name.startswith(f"{target}."))
+            for name in self.named_parameters()
+        ]
+
+    @property
+    def count(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.parameters())
+
+    @property
+    def strength(self) -> float:
+        """Factor on the changes: 0 is the base, 1 what was trained; others lie between or beyond.
+
+        It multiplies the change of each weight, not the trained parameters.
+        """
+        for _, changed in self._changed():
+            return changed.strengths[self.name]
+        return 1.0
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        for _, changed in self._changed():
+            changed.strengths[self.name] = value
+
     def merge(self) -> None:
-        """Writes the change into the weights and takes the adapter out."""
+        """Makes the changes, at their strength, part of the network, and takes the adapter out."""
         self._remove(keep_change=True)
 
-    def discard(self) -> None:
-        """Takes the adapter out; the network is the base again, bit for bit."""
+    def detach(self) -> None:
+        """Takes the adapter out; the network is as before, bit for bit."""
         self._remove(keep_change=False)
 
-    def save(self, path: Path, base: str, gain: NDArray[np.float32]) -> None:
-        """Writes one safetensors file.
+    def checksums(self) -> dict[str, tuple[float, float]]:
+        """Returns two numbers by target: one that depends on all values of its change at strength
+        1, and the size of the change.
 
-        Parameters
-        ----------
-        base : digest of the generator that the adapter fits.
-        gain : the adapted site's `Prior.site_gain`.
+        They are the sum of the values weighted by a cosine, and the root of their sum of squares.
         """
-        from safetensors.torch import save_file
+        with torch.no_grad():
+            return {
+                target.name: (
+                    float((values * _cosine(values.numel())).sum()),
+                    float(values.square().sum().sqrt()),
+                )
+                for target, values in self._values()
+            }
 
-        tensors = {
-            name: p.detach().cpu().contiguous() for name, p in self.named_parameters().items()
-        }
-        tensors["prior.site_gain"] = torch.from_numpy(gain)
-        description = {
-            "format": FORMAT,
-            "method": self.method,
-            "base": base,
-            "settings": self.settings(),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, path, metadata={"adapter": json.dumps(description)})
+    def _values(self) -> Iterator[tuple[Target, torch.Tensor]]:
+        for target, one in self.changes.items():
+            values = one(target.of_base(self.network))
+            yield target, values.detach().double().flatten().cpu()
 
-    def named_parameters(self) -> dict[str, nn.Parameter]:
-        """Returns the adapter's own parameters by layer and name."""
-        if self._network is None:
-            raise RuntimeError("inject the adapter into a network first")
-        found = {}
-        for name in self._names:
-            module = self._network.get_submodule(name)
-            (inner,) = module.parametrizations.weight  # type: ignore[union-attr, misc]
-            found.update({f"{name}.{key}": p for key, p in inner.named_parameters()})
-        return found
+    def _changed(self) -> Iterator[tuple[Target, change.ChangedTensor]]:
+        for target in self.changes:
+            module = self.network.get_submodule(target.module)
+            changed = change.changed_tensor(module, target.tensor)
+            if changed is None or self.name not in changed.changes:
+                raise RuntimeError(f"the adapter {self.name} was taken out of its network")
+            yield target, changed
 
     def _remove(self, keep_change: bool) -> None:
-        if self._network is None:
-            raise RuntimeError("inject the adapter into a network first")
-        for name in self._names:
-            module = self._network.get_submodule(name)
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=keep_change)
-        self._network, self._names = None, []
+        for target, _ in list(self._changed()):
+            module = self.network.get_submodule(target.module)
+            change.remove(module, target.tensor, self.name, keep_change)
+
+
+def _require_trained(network: PatchUNet, method: str) -> None:
+    outputs = [p for p in network.unet.out.parameters() if p.ndim > 1]
+    if not any(bool(p.any()) for p in outputs):
+        raise UserError(
+            f"{method} adapts a trained generator, and this one's network still has its initial "
+            "weights: train the base first"
+        )
+
+
+def _cosine(count: int) -> torch.Tensor:
+    return torch.arange(count, dtype=torch.float64).mul_(0.7).cos_()

@@ -1,69 +1,214 @@
-"""Adapters by the name of their method, and from files."""
+"""Adapter files: what turns a base generator into another one, in a few hundred kilobytes."""
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from contracts.errors import UserError
 from models.adapters.adapter import Adapter
-from models.adapters.lora import LoRA
-from models.diffusion.denoiser import Denoiser
+from models.adapters.method import method
+from models.coverage import Coverage
+from models.diffusion.network import PatchUNet
 from models.generator import Generator
+from models.prior.prior import Prior
 
-_METHODS: dict[str, type[LoRA]] = {LoRA.method: LoRA}
+ADAPTER_FILE = "adapter.safetensors"
+_FORMAT = 2
+_GAIN, _SHIFT = "prior.site_gain", "prior.mean_shift"
+_KEY = "adapter"
+# Share of a change's checksum by which another machine's rounding may move it.
+_TOLERANCE = 1e-3
 
 
-def build(method: str, settings: dict[str, Any]) -> Adapter:
-    """Returns a new adapter of a method.
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """What an adapter file holds.
 
-    Raises
-    ------
-    UserError : if there is no such method.
+    Parameters
+    ----------
+    method, settings : name and settings of the method, see `models.adapters.method`.
+    blocks : patterns of the blocks that are changed.
+    base : digest of the generator that it was trained on.
+    coverage : whom it was trained on.
+    gain : (C,), the adapted group's `Prior.site_gain`.
+    mean_shift : the adapted group's `Prior.mean_shift`, or None.
+    tensors : the trained parameters by target and name.
+    checksums : see `Adapter.checksums`.
+    scores : measured on held-out subjects.
     """
-    if method not in _METHODS:
-        raise UserError(f"unknown adapter '{method}': expected one of {', '.join(_METHODS)}")
-    return _METHODS[method](**settings)
 
+    method: str
+    settings: dict[str, Any]
+    blocks: tuple[str, ...]
+    base: str
+    coverage: Coverage
+    gain: NDArray[np.float32]
+    mean_shift: NDArray[np.float32] | None
+    tensors: Mapping[str, Tensor]
+    checksums: Mapping[str, tuple[float, float]]
+    scores: Mapping[str, float] = field(default_factory=dict)
 
-def load_adapted(path: Path, base: Generator) -> Generator:
-    """Returns the generator that an adapter file makes of its base, with the adapter merged.
+    @classmethod
+    def of(
+        cls,
+        adapter: Adapter,
+        base: str,
+        coverage: Coverage,
+        prior: Prior,
+        scores: Mapping[str, float],
+    ) -> AdapterFile:
+        """Describes a trained adapter.
 
-    Raises
-    ------
-    UserError : if the file cannot be read or was made for another base.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as stream:
-            description = json.loads(stream.metadata()["adapter"])
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
-        raise UserError(
-            f"{path} cannot be read as an adapter ({error}): copy or train it again"
-        ) from error
-    if description["base"] != base.digest:
-        raise UserError(
-            f"{path} adapts the generator {description['base']}, this one is {base.digest}: load "
-            "the base it was trained on, or adapt again"
+        Parameters
+        ----------
+        base : digest of the base.
+        prior : with the gain and the shift of the adapted group.
+        """
+        return cls(
+            method=adapter.method.name,
+            settings=adapter.method.settings(),
+            blocks=adapter.blocks,
+            base=base,
+            coverage=coverage,
+            gain=prior.site_gain,
+            mean_shift=prior.mean_shift,
+            tensors={
+                name: p.detach().cpu().contiguous()
+                for name, p in adapter.named_parameters().items()
+            },
+            checksums=adapter.checksums(),
+            scores=scores,
         )
-    prior = base.prior.with_gain(tensors.pop("prior.site_gain").numpy())
-    config = base.config
-    denoiser = Denoiser(
-        base.dim, prior, config.network, config.diffusion.path, base.denoiser.null_token
-    )
-    denoiser.network.load_state_dict(base.denoiser.network.state_dict())
-    adapter = build(description["method"], description["settings"])
-    adapter.inject(denoiser.network)
-    named = adapter.named_parameters()
-    if named.keys() != tensors.keys():
-        raise UserError(f"{path} does not name the layers of its base: adapt again")
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(tensors[name])
-    adapter.merge()
-    return Generator(config, prior, denoiser)
+
+    @classmethod
+    def read(cls, path: Path) -> AdapterFile:
+        """Reads a file that `write` wrote.
+
+        Raises
+        ------
+        UserError : if it cannot be read, or another version wrote it.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as stream:
+                content = json.loads(stream.metadata()[_KEY])
+                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+            if content["format"] != _FORMAT:
+                raise UserError(
+                    f"{path}: adapter format {content['format']} is not {_FORMAT}: use the version "
+                    "of this software that wrote it, or adapt again"
+                )
+            return cls(
+                method=content["method"],
+                settings=content["settings"],
+                blocks=tuple(content["blocks"]),
+                base=content["base"],
+                coverage=Coverage.from_json(content["coverage"]),
+                gain=tensors.pop(_GAIN).numpy(),
+                mean_shift=tensors.pop(_SHIFT).numpy() if _SHIFT in tensors else None,
+                tensors=tensors,
+                checksums=content["checksums"],
+                scores=content["scores"],
+            )
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{path} cannot be read as an adapter ({error}): copy or train it again"
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """Writes one safetensors file; its header holds all that is not a tensor, as JSON."""
+        from safetensors.torch import save_file
+
+        content = {
+            "format": _FORMAT,
+            "method": self.method,
+            "settings": self.settings,
+            "blocks": list(self.blocks),
+            "base": self.base,
+            "coverage": self.coverage.to_json(),
+            "checksums": dict(self.checksums),
+            "scores": dict(self.scores),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {**self.tensors, _GAIN: torch.from_numpy(self.gain)}
+        if self.mean_shift is not None:
+            tensors[_SHIFT] = torch.from_numpy(self.mean_shift)
+        save_file(tensors, path, metadata={_KEY: json.dumps(content)})
+
+    def attach(self, network: PatchUNet, name: str = "adapter", strength: float = 1.0) -> Adapter:
+        """Puts the adapter into the network of its base.
+
+        Raises
+        ------
+        UserError : if the network has other layers, or its changes mean something else on this
+            machine than where they were trained.
+        """
+        adapter = Adapter(network, method(self.method, self.settings), self.blocks, name=name)
+        parameters = adapter.named_parameters()
+        if {k: p.shape for k, p in parameters.items()} != {
+            k: t.shape for k, t in self.tensors.items()
+        }:
+            adapter.detach()
+            raise UserError(
+                f"the adapter ({self.method}) does not fit the layers of this network: load the "
+                "base it was trained on, or adapt again"
+            )
+        with torch.no_grad():
+            for key, parameter in parameters.items():
+                parameter.copy_(self.tensors[key])
+        changed = [
+            target
+            for target, (value, size) in adapter.checksums().items()
+            if abs(value - self.checksums[target][0]) > _TOLERANCE * max(size, 1e-12)
+        ]
+        if changed:
+            adapter.detach()
+            raise UserError(
+                f"the adapter ({self.method}) changes {', '.join(changed[:3])} in another way than "
+                "where it was trained: the weights of its base were decomposed otherwise there; "
+                "merge it there and copy the merged generator"
+            )
+        adapter.strength = strength
+        return adapter
+
+
+def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Generator:
+    """Returns the generator that adapters make of their base, which is left as it is.
+
+    Parameters
+    ----------
+    files : adapters and their strengths. The changes of several add up, and so do their shifts of
+        the mean; the site gain is the product of theirs, each to the power of its strength.
+
+    Raises
+    ------
+    UserError : if an adapter was made for another base.
+    """
+    digest = base.digest
+    denoiser = copy.deepcopy(base.denoiser)
+    gain = base.prior.site_gain.astype(np.float64)
+    shift = base.prior.mean_shift
+    for i, (file, strength) in enumerate(files):
+        if file.base != digest:
+            raise UserError(
+                f"the adapter ({file.method}) adapts the generator {file.base}, this one is "
+                f"{digest}: load the base it was trained on, or adapt again"
+            )
+        file.attach(denoiser.network, f"adapter_{i}", strength)
+        gain *= (file.gain / base.prior.site_gain) ** strength
+        if file.mean_shift is not None:
+            shift = strength * file.mean_shift + (0 if shift is None else shift)
+    prior = base.prior.with_gain(gain.astype(np.float32)).with_mean_shift(shift)
+    coverage = files[-1][0].coverage if files else base.coverage
+    return Generator(replace(base.config, coverage=coverage), prior, denoiser)

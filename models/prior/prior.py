@@ -18,6 +18,7 @@ from cohort.threads import each
 from contracts.condition import Condition
 from models.prior.covariance import Covariance
 from models.prior.directions import directions
+from models.prior.mean_shift import on_grid
 from models.prior.quantiles import fit_knots, from_scores, to_scores
 from models.prior.template_transform import TemplateTransform
 
@@ -49,6 +50,8 @@ class Prior:
         learns those of another site, since scanners differ first of all by a factor on FA and MD.
     sites : that the regression tells apart; empty: none.
     transform : between encoded and relative volumes; None: they are the same.
+    mean_shift : (C, ...) on the coarse grid of `models.prior.mean_shift`, added to r; None: zero,
+        as a base generator has it. An adapter learns where another group has another mean.
     """
 
     coefficients: Array
@@ -59,6 +62,7 @@ class Prior:
     site_gain: Array
     sites: tuple[str, ...] = ()
     transform: TemplateTransform | None = None
+    mean_shift: Array | None = None
 
     @classmethod
     def fit(
@@ -142,7 +146,7 @@ class Prior:
         """Returns r of relative volumes (n, C, X, Y, Z)."""
         deviation = (relative - self.mean(conditions)) / self.scale * self.mask
         r: Array = to_scores(deviation, self.knots) * self.mask
-        return r
+        return r if self.mean_shift is None else r - on_grid(self.mean_shift, self.mask)
 
     def relative_of_boundary(self, distances: Array, conditions: Sequence[Condition]) -> Array:
         """Returns the last channels of r as far as signed distances tell them.
@@ -174,6 +178,8 @@ class Prior:
         ----------
         distances : (n, X, Y, Z), signed distances that they shall have instead of those of r.
         """
+        if self.mean_shift is not None:
+            residual = residual + on_grid(self.mean_shift, self.mask)
         deviation = from_scores(residual, self.knots) * self.scale * self.mask
         out = (self.mean(conditions) + deviation).astype(np.float32)
         if self.transform is not None:
@@ -226,6 +232,10 @@ class Prior:
     def with_gain(self, gain: Array) -> Prior:
         """Returns this prior with another gain."""
         return replace(self, site_gain=gain)
+
+    def with_mean_shift(self, coarse: Array | None) -> Prior:
+        """Returns this prior with another shift of the mean."""
+        return replace(self, mean_shift=coarse)
 
 
 class _LazyVolumes(Sequence[Array]):

@@ -29,7 +29,7 @@ YARDSTICKS = ("test/kernel_distance_gaussian_ref", "test/kernel_distance_real_re
 CURVES = ("train/loss",)
 # A card shows one step; `Run.finish` logs a run's last picture under this key, without step.
 SAMPLES = "final/fa_md"
-TRIAL_PARAMS = ("rank", "learning_rate", "steps", "targets", "site_gain")
+TRIAL_PARAMS = ("rank", "learning_rate", "steps", "blocks", "site_gain")
 TRIAL_METRICS = ("val/copy_share", "adapter/trainable_share", "val/kernel_distance")
 
 

@@ -40,6 +40,7 @@ TREE = {
     "models/deep/__main__.py": "from . import other\n",
     "models/deep/leaf.py": "value = 1\n",
     "models/deep/other.py": "from ..whole import deep\nfrom .. import nothing\n",
+    "models/finder.py": "from pkgutil import iter_modules\nimport models.deep as package\n",
     "training/flat.py": "import numpy\n",
 }
 CONTRACTS = {"contracts/__init__.py", "contracts/first.py"}
@@ -69,6 +70,10 @@ def tree(tmp_path: Path) -> Path:
         ("models.whole", DEEP),
         ("models.deep.leaf", DEEP),
         ("models.deep.__main__", DEEP | {"models/deep/other.py", "models/whole.py"}),
+        (
+            "models.finder",
+            DEEP | {"models/deep/__main__.py", "models/deep/other.py", "models/whole.py"},
+        ),
         ("training.flat", set()),
     ],
 )

@@ -12,7 +12,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from contracts.errors import UserError
-from models.adapters.files import build
+from models.adapters.adapter import Adapter
+from models.adapters.method import method
 from models.config import DiffusionConfig, Dim
 from models.diffusion.loss import errors
 from models.generator import Generator
@@ -143,11 +144,10 @@ def test_training_lowers_the_loss(path: DiffusionConfig, tmp_path: Path) -> None
 def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
     generator = tiny_generator("3d")
     before = {k: v.clone() for k, v in generator.denoiser.network.state_dict().items()}
-    adapter = build("lora", {"rank": 2})
-    adapter.inject(generator.denoiser.network)
+    adapter = Adapter(generator.denoiser.network, method("lora", {"rank": 2}))
     fit(
         generator.denoiser,
-        adapter.trainable(),
+        adapter.parameters(),
         data_of(generator, tmp_path),
         SETTINGS,
         tmp_path,
@@ -156,7 +156,7 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
         "test",
     )
     assert any(bool(p.any()) for n, p in adapter.named_parameters().items() if n.endswith("up"))
-    adapter.discard()
+    adapter.detach()
     for name, value in generator.denoiser.network.state_dict().items():
         assert torch.equal(value, before[name]), name
 

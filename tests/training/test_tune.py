@@ -26,14 +26,14 @@ CHOICES = Choices(
     rank=(2, 8),
     learning_rate=(1e-4, 1e-1),
     steps=(10, 20),
-    targets=("attention", "all"),
+    blocks=("*attention*", "*"),
     site_gain=(True,),
 )
 DEFAULT: Config = {
     "rank": 8,
     "learning_rate": 0.003,
     "steps": 20,
-    "targets": "all",
+    "blocks": "*",
     "site_gain": True,
 }
 
@@ -44,7 +44,7 @@ def distance(config: Config) -> float:
 
 
 def fake_inner(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
-    if config["targets"] == "attention":
+    if config["blocks"] == "*attention*":
         raise MemoryError("no room for attention")
     run.metrics({"train/loss": 1.0}, step=10)
     (out / "adapter.safetensors").write_bytes(b"x" * config["rank"])
@@ -122,7 +122,7 @@ def test_a_stopped_study_goes_on_with_what_it_had(
     assert len(after) == 6
     assert key_of(cut_off) in {one.key for one in after[4:]}
     for one in after:
-        if one.config["targets"] == "attention":
+        if one.config["blocks"] == "*attention*":
             assert "no room for attention" in str(one.failure)
         else:
             assert one.val_kernel_distance == pytest.approx(distance(one.config))
@@ -152,7 +152,7 @@ def test_the_first_proposals_are_the_hand_picked_and_the_cut_off_settings(job: J
 
 @pytest.mark.parametrize("inner", [fake_inner, nan_inner])
 def test_a_failing_trial_reports_a_finite_penalty(job: Job, inner: Any) -> None:
-    config = {**DEFAULT, "targets": "attention" if inner is fake_inner else "all"}
+    config = {**DEFAULT, "blocks": "*attention*" if inner is fake_inner else "*"}
     assert run_trial(config, job, inner) == {OBJECTIVE: PENALTY}
     (record,) = TrialFolder(job.trials).finished()
     assert record.failed
@@ -240,12 +240,13 @@ adapt:
   held_out: {samples: 24, steps: 8}  # scoring
   2d:
     method: lora
-    rank: 8            # of the update
-    targets: all
+    settings:
+      rank: 8            # of the update
+    blocks: ["*"]
     learning_rate: 3e-3
     seed: 0
   3d:
-    rank: 8
+    settings: {rank: 8}
 
 train:
   batch: [1, 2]  # kept
@@ -258,7 +259,7 @@ def test_apply_changes_the_adapt_settings_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     params = Path("params.yaml")
     params.write_text(PARAMS)
-    best = rounded({**DEFAULT, "rank": 2, "learning_rate": 0.00123456, "targets": "conv"})
+    best = rounded({**DEFAULT, "rank": 2, "learning_rate": 0.00123456, "blocks": "up.*"})
     tune.REPORT.parent.mkdir(parents=True)
     tune.REPORT.write_text(json.dumps({"dim": "2d", "settings": best, "why": []}))
     tune.apply()
@@ -267,20 +268,22 @@ def test_apply_changes_the_adapt_settings_and_nothing_else(
     changed = [line for line in after if line not in before]
     assert [line.split("#")[0].strip() for line in changed] == [
         "rank: 2",
-        "targets: conv",
+        'blocks: ["up.*"]',
         "learning_rate: 0.00123",
         "steps: 20",
         "site_gain: true",
     ]
     assert "# of the update" in changed[0]
     assert [line for line in before if line not in after] == [
-        "    rank: 8            # of the update",
-        "    targets: all",
+        "      rank: 8            # of the update",
+        '    blocks: ["*"]',
         "    learning_rate: 3e-3",
     ]
     from contracts.params import load
 
-    assert load(AdaptSettings, "adapt.2d").rank == 2
+    changed_settings = load(AdaptSettings, "adapt.2d")
+    assert changed_settings.settings == {"rank": 2}
+    assert changed_settings.blocks == ("up.*",)
 
 
 def test_apply_without_a_winner_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
