@@ -86,7 +86,8 @@ def train(
     """Milliseconds per step and GiB of one variant."""
     import torch
 
-    from training.loop import _batch, _Objective
+    from training.batch import training_batch
+    from training.loop import Objective
     from training.settings import LoopSettings
 
     device = clock._device
@@ -94,13 +95,13 @@ def train(
     if variant.channels_last:
         denoiser.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     denoiser.network.recompute(variant.recompute)
-    objective: Callable[..., Any] = _Objective(denoiser)
+    objective: Callable[..., Any] = Objective(denoiser)
     if variant.compile:
         torch._dynamo.reset()
         objective = torch.compile(objective, dynamic=False)
     optimizer = torch.optim.AdamW(denoiser.network.parameters(), lr=1e-4)
     settings = LoopSettings(steps=1, batch=case.batch)
-    batch = _batch(data, denoiser, settings, 0, 0, device)
+    batch = training_batch(data, denoiser, settings, 0, 0, device)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -108,7 +109,7 @@ def train(
     for step in range(WARM + STEPS):
         before = clock()
         with torch.autocast(device.type, torch.bfloat16, enabled=variant.bf16):
-            error, count = objective(*batch)
+            error, count, _ = objective(*batch)
         (error / count).backward()
         optimizer.step()
         optimizer.zero_grad()

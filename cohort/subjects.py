@@ -78,16 +78,28 @@ class SubjectFiles:
         ------
         UserError : if the part is empty, or a file is missing.
         """
-        cohort = Derivatives.open(derivatives)
-        ids = Manifest.read(split).subjects(group, part)
-        if part == "train" and len(ids) < _FEWEST_SUBJECTS:
+        found = cls.find_any(derivatives, split, group, part, sites)
+        if part == "train" and len(found.ids) < _FEWEST_SUBJECTS:
             raise UserError(
-                f"{split}: {len(ids)} subjects in {group}-train, at least {_FEWEST_SUBJECTS} are "
-                "needed: add subjects or lower split.val and split.test"
+                f"{split}: {len(found.ids)} subjects in {group}-train, at least {_FEWEST_SUBJECTS} "
+                "are needed: add subjects or lower split.val and split.test"
             )
-        if not ids:
+        if not found.ids:
             raise UserError(f"{split}: no subjects in {group}-{part}: raise its share in split")
-        return cls.of(cohort, ids, sites)
+        return found
+
+    @classmethod
+    def find_any(
+        cls, derivatives: Path, split: Path, group: str, part: str, sites: bool = False
+    ) -> SubjectFiles:
+        """Finds one part of a group, which may have no subjects.
+
+        Raises
+        ------
+        UserError : if a file is missing.
+        """
+        ids = Manifest.read(split).subjects(group, part)
+        return cls.of(Derivatives.open(derivatives), ids, sites)
 
     @classmethod
     def of(cls, cohort: Derivatives, ids: Sequence[str], sites: bool = False) -> SubjectFiles:
@@ -107,6 +119,12 @@ class SubjectFiles:
                     raise UserError(f"no such volume: {path}")
                 content.update(path.read_bytes())
         return cls(cohort, tuple(ids), conditions, content.hexdigest()[:16])
+
+    def of_sites(self, sites: Sequence[str]) -> SubjectFiles:
+        """Returns those of the subjects whose site is among some, or unknown."""
+        pairs = zip(self.ids, self.conditions, strict=True)
+        ids = [subject for subject, c in pairs if c.site is None or c.site in sites]
+        return SubjectFiles.of(self.cohort, ids, sites=True)
 
     @property
     def maps(self) -> tuple[MapSpec, ...]:
@@ -141,15 +159,15 @@ class SubjectFiles:
         UserError : as `load`, or if the disk is too small.
         """
         shape = (len(self.ids), channels.count(self.maps), *self.space.shape)
-
-        def encode(i: int) -> Array:
-            subject = self.ids[i : i + 1]
-            volume, mask = self.cohort.load(subject, self.maps), self.cohort.masks(subject)
-            one: Array = channels.encode(volume, mask, self.maps)[0]
-            return one
-
         path = folder / f"encoded-{self.digest}-{closure.digest('cohort.channels')}.npy"
-        return row_cache.rows(path, shape, encode, "encode volumes")
+        return row_cache.rows(path, shape, self.encoded_row, "encode volumes")
+
+    def encoded_row(self, i: int) -> Array:
+        """Returns the i-th volume in the channels of `cohort.channels`, (C, X, Y, Z)."""
+        subject = self.ids[i : i + 1]
+        volume, mask = self.cohort.load(subject, self.maps), self.cohort.masks(subject)
+        row: Array = channels.encode(volume, mask, self.maps)[0]
+        return row
 
 
 def load(derivatives: Path, split: Path, group: str, part: str) -> Subjects:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from models.generator import Generator
 
 
-# Learning rate of the shift of the mean, in standard deviations: a few hundred steps can move it by
-# several, whatever the method's own rate.
-_SHIFT_RATE = 0.02
+# Learning rate of the shift of the mean, in standard deviations, whatever the method's own rate: 60
+# steps can move it by two.
+_SHIFT_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class AdaptResult:
     trainable, trainable_share : adapter parameters, and their share of the network's.
     adapter_bytes : size of the adapter file.
     seconds : of training.
-    final_loss : see `training.loop.fit`; None where nothing was trained.
+    final_loss, val_loss, kept_step : see `training.validation.Losses`; None where nothing was
+        trained.
     """
 
     val_kernel_distance: float
@@ -64,6 +65,8 @@ class AdaptResult:
     adapter_bytes: int
     seconds: float
     final_loss: float | None
+    val_loss: float | None = None
+    kept_step: int | None = None
 
 
 def adapt_generator(
@@ -103,14 +106,14 @@ def adapt_generator(
     from training.loop import fit
 
     original = Generator.load(base)
-    encoded, conditions = (
-        original.encode(data.train.volumes, data.train.masks),
-        data.train.conditions,
-    )
-    prior = original.prior
+    prior, conditions = original.prior, data.train.conditions
     if settings.site_gain:
-        prior = with_kept_gain(prior, encoded, conditions, kept)
-    relative = relative_volumes(prior, encoded, conditions, kept)
+        prior = with_kept_gain(prior, data.train.encoded(), conditions, kept)
+
+    def residuals(subjects: Subjects, folder: Path) -> Residuals:
+        relative = relative_volumes(prior, subjects.encoded(), subjects.conditions, kept)
+        return Residuals.of(prior, relative, subjects.conditions, folder, relative=True)
+
     config = original.config
     denoiser = Denoiser(
         original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
@@ -137,13 +140,15 @@ def adapt_generator(
         coarse = None if shift is None else shift.coarse.detach().cpu().numpy().copy()
         return Generator(config, prior.with_mean_shift(coarse), denoiser)
 
+    losses = None
     started = time.monotonic()
-    loss = None
     if parameters:
-        loss = fit(
+        train, val = residuals(data.train, work), residuals(data.val, work / "held-out")
+        started = time.monotonic()
+        losses = fit(
             denoiser,
             parameters,
-            Residuals.of(prior, relative, conditions, work, relative=True),
+            train,
             loop,
             work,
             stage.Curve(run, work / "curve.csv"),
@@ -151,6 +156,7 @@ def adapt_generator(
             f"adapt {original.dim}",
             factors,
             shift,
+            val,
         )
     seconds = time.monotonic() - started
     generator, trainable = made(), adapter.count
@@ -185,7 +191,9 @@ def adapt_generator(
         trainable_share=trainable / total,
         adapter_bytes=path.stat().st_size,
         seconds=seconds,
-        final_loss=loss,
+        final_loss=losses and losses.training,
+        val_loss=losses and losses.best_held_out,
+        kept_step=losses and losses.kept_step,
     )
 
 
@@ -253,6 +261,8 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
                 "trainable_share": result.trainable_share,
                 "adapter_bytes": result.adapter_bytes,
                 "final_loss": result.final_loss,
+                "val_loss": result.val_loss,
+                "kept_step": result.kept_step,
             }
             stage.write_json(paths.REPORTS / f"adapt-{dim}.json", scores)
             curve = work / "curve.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,13 +49,33 @@ class Residuals:
         relative : which of the two.
         """
 
-        def residual(i: int) -> Array:
+        def seen(i: int) -> Array:
             one, who = volumes[i : i + 1], conditions[i : i + 1]
-            seen = one if relative else prior.to_relative(one, who)
-            made: Array = prior.residual_of_relative(seen, who)[0]
+            row: Array = (one if relative else prior.to_relative(one, who))[0]
+            return row
+
+        return cls.of_rows(prior, seen, conditions, work)
+
+    @classmethod
+    def of_rows(
+        cls,
+        prior: Prior,
+        relative: Callable[[int], Array],
+        conditions: Sequence[Condition],
+        work: Path,
+    ) -> Residuals:
+        """Computes the residuals one by one and writes them to the folder `work`.
+
+        Parameters
+        ----------
+        relative : gives the i-th subject's relative volume, (C, X, Y, Z).
+        """
+
+        def residual(i: int) -> Array:
+            made: Array = prior.residual_of_relative(relative(i)[None], conditions[i : i + 1])[0]
             return made
 
-        shape = (len(volumes), prior.channels, *prior.mask.shape)
+        shape = (len(conditions), prior.channels, *prior.mask.shape)
         row_cache.rows(work / _RESIDUAL, shape, residual, "residuals")
         return cls.open(prior, conditions, work)
 

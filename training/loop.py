@@ -19,31 +19,42 @@ from contracts.errors import UserError
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.loss import errors
 from models.prior.mean_shift import MeanShift
+from training.batch import training_batch
 from training.dataset import Residuals
 from training.settings import LoopSettings
+from training.validation import Losses, Validation
 
 Log = Callable[[dict[str, float], int], None]
 Preview = Callable[[int], None]
-Batch = tuple[Tensor | None, ...]
 
 _LOG_EVERY = 20
 _PREVIEWS = 2
 
 
-class _Objective(nn.Module):
-    """The errors as a module, so that data-parallel training synchronises its gradients."""
+class Objective(nn.Module):
+    """The errors as a module, so that data-parallel training synchronises its gradients.
+
+    The network learns what is left beside the shift of the mean, which learns from its own error:
+    the one that an estimate makes which is the mean alone, as at the beginning of sampling, where
+    nothing else is known. The network's errors would teach it next to nothing: at most times, the
+    noisy image shows the low frequencies, shifted or not.
+    """
 
     def __init__(self, denoiser: Denoiser, shift: MeanShift | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.shift = shift
 
-    def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor]:
-        """Sum of the errors of a batch, and the number of values summed."""
+    def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the sum of the network's errors, their number, and the sum of as many errors of
+        the shift; 0 where there is none."""
+        shift_error = residual.new_zeros(())
         if self.shift is not None:
             residual = (residual - self.shift()) * self.denoiser.mask
+            shift_error = residual.square().sum() / self.denoiser.mask.expand_as(residual).sum()
+            residual = residual.detach()
         total, count = errors(self.denoiser, residual, *batch)
-        return total.sum(), count.sum()
+        return total.sum(), count.sum(), shift_error * count.sum()
 
 
 def fit(
@@ -57,7 +68,8 @@ def fit(
     what: str,
     rate_factors: Sequence[float] | None = None,
     shift: MeanShift | None = None,
-) -> float:
+    held_out: Residuals | None = None,
+) -> Losses:
     """Trains parameters of a denoiser in place; their moving average remains.
 
     A run that was stopped goes on from the checkpoint in `work`. The p-th of P processes takes the
@@ -76,16 +88,14 @@ def fit(
     what : label of the progress bar.
     rate_factors : factor on the learning rate of each parameter; default: 1.
     shift : taken from the residuals; `trainable` names its parameter if it is to be trained.
-
-    Returns
-    -------
-    Mean training loss of the last tenth of the steps.
+    held_out : subjects that nothing is trained on. The weights that remain are then those of the
+        validation with the lowest loss, and training stops early, see `LoopSettings.patience`.
 
     Raises
     ------
     UserError : if the loss is not a finite number.
     """
-    objective = _Objective(denoiser, shift)
+    objective = Objective(denoiser, shift)
     denoiser.network.recompute(settings.recompute)
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process
@@ -105,32 +115,38 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, settings=settings))
     average = [p.detach().clone() for p in trainable]
     losses: list[float] = []
+    validation = Validation(held_out, settings)
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
-        losses = _restore(checkpoint, trainable, average, optimizer, schedule)
+        losses = _restore(checkpoint, trainable, average, optimizer, schedule, validation)
         if main:
             say(f"{what}: goes on from step {len(losses)}")
 
-    ready.train()
     first, processes = accelerator.process_index, accelerator.num_processes
     numbers = range(first, settings.accumulate * processes, processes)
-    steps: Iterable[int] = range(len(losses), settings.steps)
+    done = len(losses)
+    if not done:
+        validation.check(0, objective, trainable, device)
+        if main and validation.losses:
+            log({"val/loss": validation.losses[0]}, 0)
+    ready.train()
+    steps: Iterable[int] = range(done, done if validation.over else settings.steps)
     batches = (
-        _batch(data, denoiser, settings, step, number, device)
+        training_batch(data, denoiser, settings, step, number, device)
         for step in steps
         for number in numbers
     )
     batch = next(batches, ())
     if main:
-        steps = progress(steps, settings.steps, what, done=len(losses))
+        steps = progress(steps, settings.steps, what, done=done)
     for step in steps:
         sums = torch.zeros(2, device=device)
         for number in numbers:
             last = number == numbers[-1]
             with nullcontext() if last else accelerator.no_sync(ready):
                 with accelerator.autocast():
-                    error, count = ready(*batch)
-                accelerator.backward(error)
+                    error, count, shift_error = ready(*batch)
+                accelerator.backward(error + shift_error)
             sums += torch.stack([error.detach(), count])
             batch = next(batches, ())  # while a GPU is still at work
         # The mean is taken over all values of the step. Accelerate has averaged the gradients of
@@ -150,25 +166,36 @@ def fit(
                 f"{what}: the loss is {losses[-1]} at step {step}: lower learning_rate and "
                 "run again"
             )
-        if not main:
-            continue
-        done = step + 1 == settings.steps
-        if done or (step + 1) % _LOG_EVERY == 0:
-            log({"train/loss": float(np.mean(losses[-_LOG_EVERY:]))}, step + 1)
-        if (step + 1) % max(settings.steps // _PREVIEWS, 1) == 0:
+        done = step + 1
+        shown = main and done % max(settings.steps // _PREVIEWS, 1) == 0
+        if shown or validation.due(done):
             _swap(trainable, average)
-            preview(step + 1)
+            validation.check(done, objective, trainable, device)
+            if shown:
+                preview(done)
             _swap(trainable, average)
             ready.train()
-        if done or (step + 1) % settings.checkpoint_every == 0:
-            _store(checkpoint, trainable, average, optimizer, schedule, losses)
+        last_step = done == settings.steps or validation.over
+        if main:
+            if last_step or done % _LOG_EVERY == 0 or done in validation.losses:
+                metrics = {"train/loss": float(np.mean(losses[-_LOG_EVERY:]))}
+                if done in validation.losses:
+                    metrics["val/loss"] = validation.losses[done]
+                log(metrics, done)
+            if last_step or done % settings.checkpoint_every == 0:
+                _store(checkpoint, trainable, average, optimizer, schedule, losses, validation)
+        if last_step:
+            break
 
     accelerator.wait_for_everyone()
     _swap(trainable, average)
+    if main and (told := validation.told()):
+        say(f"{what}: {told}")
+    validation.restore(trainable)
     objective.to("cpu")
     denoiser.network.recompute(False)
     denoiser.eval()
-    return float(np.mean(losses[-max(settings.steps // 10, 1) :]))
+    return validation.report(float(np.mean(losses[-max(len(losses) // 10, 1) :])), len(losses))
 
 
 def _groups(
@@ -211,44 +238,6 @@ def _rate(step: int, settings: LoopSettings) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * late))
 
 
-def _batch(
-    data: Residuals,
-    denoiser: Denoiser,
-    settings: LoopSettings,
-    step: int,
-    number: int,
-    device: torch.device,
-) -> Batch:
-    generator, source = _generators(settings, step, number, device)
-    chosen = torch.randint(len(data), (settings.batch,), generator=generator)
-    residual, condition = data.rows(chosen)
-    noise = torch.randn(residual.shape, generator=source, device=device)
-    t = denoiser.path.draw(settings.batch, generator)
-    slices = None
-    if denoiser.dim == "2d" and settings.slices:
-        size = (settings.batch, settings.slices)
-        slices = torch.randint(residual.shape[denoiser.axis], size, generator=generator)
-    withheld = None
-    if settings.drop_condition:
-        withheld = torch.rand(settings.batch, generator=generator) < settings.drop_condition
-    batch = (residual, t, noise, condition, slices, withheld)
-    return tuple(None if b is None else b.to(device, non_blocking=True) for b in batch)
-
-
-def _generators(
-    settings: LoopSettings, step: int, number: int, device: torch.device
-) -> tuple[torch.Generator, torch.Generator]:
-    """Returns the random generators of a batch's choices and of its noise.
-
-    The noise is drawn on the device: on one core of a CPU it takes as long as a GPU's step.
-    """
-    seed = int(np.random.SeedSequence([settings.seed, step, number]).generate_state(1)[0])
-    generator = torch.Generator().manual_seed(seed)
-    if device.type == "cuda":
-        return generator, torch.Generator(device).manual_seed(seed)
-    return generator, generator
-
-
 def _store(
     path: Path,
     trainable: Sequence[nn.Parameter],
@@ -256,6 +245,7 @@ def _store(
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
     losses: list[float],
+    validation: Validation,
 ) -> None:
     """Writes a checkpoint. (Accelerate's would hold the frozen weights as well.)"""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -266,6 +256,7 @@ def _store(
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
         "losses": losses,
+        "validation": validation.state(),
     }
     torch.save(content, partial)
     partial.replace(path)
@@ -277,6 +268,7 @@ def _restore(
     average: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
+    validation: Validation,
 ) -> list[float]:
     """Reads a checkpoint; returns the losses so far."""
     # weights_only: tensors and plain values, no code.
@@ -288,5 +280,6 @@ def _restore(
             mean.copy_(value)
     optimizer.load_state_dict(content["optimizer"])
     schedule.load_state_dict(content["schedule"])
+    validation.load_state(content["validation"], average[0].device)
     losses: list[float] = content["losses"]
     return losses

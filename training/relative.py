@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cohort import channels, row_cache
 from cohort.group_template import AXES, GroupTemplate
 from cohort.row_cache import Array
+from cohort.subjects import SubjectFiles
 from contracts import closure
 from contracts.condition import Condition
 from models.prior.prior import Prior
@@ -85,6 +86,29 @@ class RelativeSubjects:
         """Writes what a denoiser of this prior is trained on to the folder `work`."""
         seen = self.encoded if prior.transform is None else self.relative
         return Residuals.of(prior, seen, conditions, work, relative=True)
+
+    def residuals_of_others(
+        self,
+        prior: Prior,
+        subjects: SubjectFiles,
+        displacement: Callable[[int], Array],
+        conditions: Sequence[Condition],
+        work: Path,
+    ) -> Residuals:
+        """Writes what the same denoiser makes of subjects that it is not trained on to `work`.
+
+        Parameters
+        ----------
+        displacement : gives the i-th subject's displacement to the template, (3, X, Y, Z).
+        """
+
+        def relative(i: int) -> Array:
+            encoded = subjects.encoded_row(i)
+            if prior.transform is None:
+                return encoded
+            return self.transform.to_relative(encoded, displacement(i))
+
+        return Residuals.of_rows(prior, relative, conditions, work)
 
 
 def _make(

@@ -28,6 +28,9 @@ class LoopSettings:
         what holds for everybody and samples can be guided (Ho & Salimans 2022, algorithm 1); 0.1
         is usual. 0, the default: never, all steps are spent on the conditions.
     checkpoint_every : steps between checkpoints.
+    validate_every : steps between measurements of the loss on held-out subjects.
+    patience : training stops after as many measurements that were no better than one before them;
+        0: never. The weights of the best one remain.
     recompute : keep a third of the activations and compute the others again, see
         `models.diffusion.network.PatchUNet.recompute`; for volumes that a GPU's memory cannot hold.
     compile : compile the network and its loss on a GPU; it starts minutes later. On a CPU, where
@@ -46,12 +49,17 @@ class LoopSettings:
     drop_condition: float = 0.0
     seed: int = 0
     checkpoint_every: int = 100
+    validate_every: int = 40
+    patience: int = 5
     recompute: bool = False
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.accumulate, self.checkpoint_every) < 1:
-            raise ValueError("steps, batch, accumulate and checkpoint_every must be at least 1")
+        counts = ("steps", "batch", "accumulate", "checkpoint_every", "validate_every")
+        if min(getattr(self, name) for name in counts) < 1:
+            raise ValueError(f"{', '.join(counts)} must be at least 1")
+        if self.patience < 0:
+            raise ValueError("patience must be at least 0, which means never to stop early")
         if self.slices < 0:
             raise ValueError("slices must be at least 0, which means all")
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
@@ -123,6 +131,7 @@ class AdaptSettings:
             ema=0.99,
             seed=self.seed,
             checkpoint_every=50,
+            validate_every=20,
         )
 
     def with_choices(self, choices: Mapping[str, Any]) -> AdaptSettings:

@@ -71,7 +71,11 @@ def preview(run: Run, generator: Generator, step: int) -> None:
 
 
 class Curve:
-    """The training curve: sent to the run as it grows, kept as a CSV file for DVC's plots."""
+    """The training curve: sent to the run as it grows, kept as a CSV file for DVC's plots.
+
+    The file has a row for each step whose training loss is logged; the cell of the held-out loss
+    is empty where that was not measured.
+    """
 
     def __init__(self, run: Run, path: Path) -> None:
         self._run = run
@@ -80,11 +84,14 @@ class Curve:
 
     def __call__(self, metrics: dict[str, float], step: int) -> None:
         self._run.metrics(metrics, step)
-        header = ",".join(["step", *(name.split("/")[-1] for name in metrics)])
+        if "train/loss" not in metrics:
+            return
+        header = "step,loss,val_loss"
         lines = self._path.read_text().splitlines() if self._path.exists() else [header]
         # A run that was stopped comes by the steps after its last checkpoint again.
         kept = [line for line in lines[1:] if int(line.split(",")[0]) < step]
-        row = ",".join([str(step), *(f"{value:.5f}" for value in metrics.values())])
+        cells = [f"{metrics[k]:.5f}" if k in metrics else "" for k in ("train/loss", "val/loss")]
+        row = ",".join([str(step), *cells])
         self._path.write_text("\n".join([lines[0], *kept, row]) + "\n")
 
 

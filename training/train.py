@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from contracts.tracking import Run
     from models.generator import Generator
     from training.relative import RelativeSubjects
+    from training.validation import Losses
 
 # A site needs as many subjects for its difference from the others and the spread of its own.
 _FEWEST_OF_SITE = 5
 # Folders in the work folder: the untrained generator and the trained one.
 _START, _TRAINED = "start", "trained"
+# What the validation subjects become, in the work folder.
+_HELD_OUT = "held-out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ class Task:
 
     settings: TrainSettings
     conditions: tuple[Condition, ...]
+    held_out: tuple[Condition, ...]
     work: Path
     run: Run
 
@@ -63,17 +67,22 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
 
     sites = settings.condition_on_site
     part = SubjectFiles.find(paths.DERIVATIVES, paths.SPLIT, "base", "train", sites)
+    held_out = SubjectFiles.find_any(paths.DERIVATIVES, paths.SPLIT, "base", "val", sites)
+    if sites:
+        held_out = held_out.of_sites(known_sites(settings, part.conditions))
     files = TemplateFiles.open(paths.TEMPLATE)
-    content = (settings, part.digest, files.digest(part.ids), closure.digest("training.train"))
+    everyone = (*part.ids, *held_out.ids)
+    code = closure.digest("training.train")
+    content = (settings, part.digest, held_out.digest, files.digest(everyone), code)
     out = paths.MODELS / dim / "base"
     with stage.work_folder(f"train-{dim}", *content) as work:
         inputs = (paths.DERIVATIVES, paths.SPLIT, paths.TEMPLATE)
         run, tags = stage.open_run(f"base-{dim}", "train", dim, settings, work.name, inputs)
         with run:
-            _prepare(dim, settings, part, files, work)
+            _prepare(dim, settings, part, held_out, files, work)
             started = time.monotonic()
-            task = Task(settings, part.conditions, work.resolve(), run)
-            loss = together(fit_base, task, workers)
+            task = Task(settings, part.conditions, held_out.conditions, work.resolve(), run)
+            losses = together(fit_base, task, workers)
             seconds = time.monotonic() - started
             generator = Generator.load(work / _TRAINED).with_provenance(
                 {"stage": "train", "group": "base", "subjects": len(part.ids), **tags}
@@ -90,17 +99,27 @@ def train(dim: Dim, settings: TrainSettings, workers: int = 1) -> None:
                 "subjects": len(part.ids),
                 "parameters": parameters,
                 "steps": settings.loop.steps,
-                "final_loss": round(loss, 5),
+                "kept_step": losses.kept_step,
+                "final_loss": round(losses.training, 5),
+                "val_loss": losses.best_held_out,
             }
-            run.metrics({"train/final_loss": loss, "train/seconds": seconds})
+            run.metrics({"train/final_loss": losses.training, "train/seconds": seconds})
             stage.write_json(paths.REPORTS / f"train-{dim}.json", scores)
             curve = paths.REPORTS / f"train-{dim}.csv"
             curve.write_bytes((work / "curve.csv").read_bytes())
-    say(f"{out}: {parameters / 1e6:.2f} M parameters, loss {loss:.3f} (1 = closed-form Gaussian)")
+    say(
+        f"{out}: {parameters / 1e6:.2f} M parameters, loss {losses.training:.3f} "
+        "(1 = closed-form Gaussian)"
+    )
 
 
 def _prepare(
-    dim: Dim, settings: TrainSettings, part: SubjectFiles, files: TemplateFiles, work: Path
+    dim: Dim,
+    settings: TrainSettings,
+    part: SubjectFiles,
+    held_out: SubjectFiles,
+    files: TemplateFiles,
+    work: Path,
 ) -> None:
     """Writes the untrained generator and what it is trained on to `work`, unless they are there."""
     from models.generator import CONFIG_FILE, Generator
@@ -119,6 +138,14 @@ def _prepare(
         untrained(dim, settings, part, seen).save(work / _START)
     start = Generator.load(work / _START)
     seen.residuals(start.prior, part.conditions, work)
+    if held_out.ids:
+        seen.residuals_of_others(
+            start.prior,
+            held_out,
+            lambda i: files.displacement(held_out.ids[i]),
+            held_out.conditions,
+            work / _HELD_OUT,
+        )
 
 
 def untrained(
@@ -178,7 +205,7 @@ def known_sites(settings: TrainSettings, conditions: Sequence[Condition]) -> tup
     return tuple(sorted(counts))
 
 
-def fit_base(task: Task) -> float:
+def fit_base(task: Task) -> Losses:
     """Trains in this process, one of those that do so together; the first one saves.
 
     Raises
@@ -186,25 +213,30 @@ def fit_base(task: Task) -> float:
     UserError : if this process does not see the work folder.
     """
     from models.generator import Generator
-    from training import dataset, stage
+    from training import stage
+    from training.dataset import Residuals
     from training.loop import fit, is_first
 
     if not task.work.exists():
         raise UserError(f"this worker sees no {task.work}: put the project in a shared folder")
     generator = Generator.load(task.work / _START)
-    loss = fit(
+    held_out = None
+    if task.held_out:
+        held_out = Residuals.open(generator.prior, task.held_out, task.work / _HELD_OUT)
+    losses = fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
-        dataset.Residuals.open(generator.prior, task.conditions, task.work),
+        Residuals.open(generator.prior, task.conditions, task.work),
         task.settings.loop,
         task.work,
         stage.Curve(task.run, task.work / "curve.csv"),
         lambda step: stage.preview(task.run, generator, step),
         f"train {generator.dim}",
+        held_out=held_out,
     )
     if is_first():
         generator.save(task.work / _TRAINED)
-    return loss
+    return losses
 
 
 @command()

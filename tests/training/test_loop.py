@@ -19,15 +19,16 @@ from models.diffusion.loss import errors
 from models.generator import Generator
 from tests.cohort.tiny import tiny_volumes
 from tests.models.tiny import DDPM, NETWORK, PATH, tiny_generator
+from training.batch import training_batch
 from training.dataset import Residuals
-from training.loop import _batch, fit
+from training.loop import fit
 from training.settings import LoopSettings
 
 SETTINGS = LoopSettings(steps=12, batch=2, slices=2, warmup=2, checkpoint_every=5, seed=3)
 
 
-def data_of(generator: Generator, work: Path) -> Residuals:
-    volumes, masks, people = tiny_volumes(24)
+def data_of(generator: Generator, work: Path, seed: int = 0) -> Residuals:
+    volumes, masks, people = tiny_volumes(24, seed=seed)
     encoded = generator.encode(volumes, masks)
     return Residuals.of(generator.prior, encoded, people, work)
 
@@ -80,11 +81,11 @@ def test_accumulated_gradients_are_those_of_all_batches_at_once(
     dim: Dim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exact(*given: Any) -> tuple[torch.Tensor | None, ...]:
-        parts = _batch(*given)
+        parts = training_batch(*given)
         return tuple(p.double() if p is not None and p.is_floating_point() else p for p in parts)
 
     # In fp32, sums in another order leave small elements no digits to compare.
-    monkeypatch.setattr("training.loop._batch", exact)
+    monkeypatch.setattr("training.loop.training_batch", exact)
     generator = tiny_generator(dim)
     generator.denoiser.double()
     data = data_of(generator, tmp_path)
@@ -164,7 +165,7 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
 def test_slices_are_drawn_from_the_whole_axis_of_the_plane(tmp_path: Path) -> None:
     generator = tiny_generator("2d", network=replace(NETWORK, plane="coronal"))
     data, settings = data_of(generator, tmp_path), replace(SETTINGS, slices=64)
-    slices = _batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[4]
+    slices = training_batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[4]
     assert slices is not None
     assert {int(k) for k in slices.flatten()} == set(range(generator.space.shape[1]))
 
@@ -173,12 +174,16 @@ def test_conditions_are_withheld_as_often_as_asked(tmp_path: Path) -> None:
     generator = tiny_generator("3d", drop_condition=0.2)
     data, cpu = data_of(generator, tmp_path), torch.device("cpu")
     settings = replace(SETTINGS, batch=8, drop_condition=0.2)
-    told = [_batch(data, generator.denoiser, settings, step, 0, cpu)[-1] for step in range(250)]
+    told = [
+        training_batch(data, generator.denoiser, settings, step, 0, cpu)[-1] for step in range(250)
+    ]
     assert float(torch.stack([w.float() for w in told if w is not None]).mean()) == pytest.approx(
         0.2, abs=0.03
     )
     never = replace(settings, drop_condition=0.0)
-    plain, dropping = (_batch(data, generator.denoiser, s, 0, 0, cpu) for s in (never, settings))
+    plain, dropping = (
+        training_batch(data, generator.denoiser, s, 0, 0, cpu) for s in (never, settings)
+    )
     assert plain[-1] is None
     for one, other in zip(plain[:4], dropping[:4], strict=True):
         assert one is not None

@@ -1,0 +1,178 @@
+"""Held-out subjects decide which weights remain and when training stops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.generator import Generator
+from models.prior.mean_shift import MeanShift
+from tests.models.tiny import tiny_generator
+from tests.training.test_loop import data_of
+from training.dataset import Residuals
+from training.loop import Objective, fit
+from training.settings import LoopSettings
+from training.validation import Losses, Validation
+
+SETTINGS = LoopSettings(steps=12, warmup=2, slices=2, checkpoint_every=5, validate_every=3, seed=3)
+CPU = torch.device("cpu")
+
+
+def train(
+    generator: Generator,
+    work: Path,
+    settings: LoopSettings = SETTINGS,
+    held_out: Residuals | None = None,
+    preview: Callable[[int], None] = lambda step: None,
+) -> Losses:
+    return fit(
+        generator.denoiser,
+        list(generator.denoiser.network.parameters()),
+        data_of(generator, work),
+        settings,
+        work,
+        lambda metrics, step: None,
+        preview,
+        "test",
+        held_out=held_out,
+    )
+
+
+@pytest.fixture
+def held_out(tmp_path: Path) -> Residuals:
+    return data_of(tiny_generator("3d"), tmp_path / "held-out", seed=7)
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_the_weights_that_remain_are_those_of_the_lowest_loss(
+    patience: int, held_out: Residuals, tmp_path: Path
+) -> None:
+    generator = tiny_generator("3d", seed=5)
+    # Far too high a rate: the loss wanders.
+    settings = replace(SETTINGS, steps=24, learning_rate=0.3, patience=patience)
+    losses = train(generator, tmp_path, settings, held_out)
+    trained = {step: loss for step, loss in losses.held_out.items() if step}
+    assert losses.kept_step == min(trained, key=trained.__getitem__)
+    assert max(losses.held_out) - losses.kept_step == 3 * patience or max(losses.held_out) == 24
+    again = Validation(held_out, settings)
+    again.check(3, Objective(generator.denoiser), [], CPU)
+    assert again.losses[3] == pytest.approx(min(trained.values()), rel=1e-6)
+
+
+def test_training_stops_when_it_gets_no_better(held_out: Residuals, tmp_path: Path) -> None:
+    generator = tiny_generator("3d", seed=5)
+    # Without any rate nothing changes, so that the first check remains the best one.
+    settings = replace(SETTINGS, steps=60, learning_rate=1e-30, patience=2)
+    losses = train(generator, tmp_path, settings, held_out)
+    assert sorted(losses.held_out) == [0, 3, 6, 9]
+    assert losses.kept_step == 3
+
+
+def test_without_held_out_subjects_the_last_weights_remain(tmp_path: Path) -> None:
+    generator = tiny_generator("3d", seed=5)
+    losses = train(generator, tmp_path)
+    assert losses.held_out == {}
+    assert losses.kept_step == SETTINGS.steps
+    assert losses.best_held_out is None
+
+
+def test_held_out_subjects_do_not_change_what_is_learnt(
+    held_out: Residuals, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, patience=0)
+    plain, checked = (tiny_generator("3d", seed=5) for _ in range(2))
+    train(plain, tmp_path / "plain", settings)
+    losses = train(checked, tmp_path / "checked", settings, held_out)
+    if losses.kept_step == settings.steps:
+        assert plain.digest == checked.digest
+    stored = [
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["weights"]
+        for name in ("plain", "checked")
+    ]
+    for one, other in zip(*stored, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_that_was_stopped_keeps_the_same_weights(held_out: Residuals, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, learning_rate=0.3, patience=0)
+    whole, broken = (tiny_generator("3d", seed=5) for _ in range(2))
+    expected = train(whole, tmp_path / "whole", settings, held_out)
+
+    def stop(step: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, tmp_path / "broken", settings, held_out, stop)
+    again = tiny_generator("3d", seed=99)
+    assert train(again, tmp_path / "broken", settings, held_out) == expected
+    assert again.digest == whole.digest
+
+
+def test_a_check_has_the_same_draws_every_time(held_out: Residuals) -> None:
+    generator = tiny_generator("3d")
+    validation = Validation(held_out, SETTINGS)
+    for step in (3, 6):
+        validation.check(step, Objective(generator.denoiser), [], CPU)
+    assert validation.losses[3] == validation.losses[6]
+
+
+def test_a_training_that_makes_it_worse_is_told(held_out: Residuals, tmp_path: Path) -> None:
+    validation = Validation(held_out, SETTINGS)
+    validation.losses = {0: 1.0, 3: 1.2, 6: 1.1}
+    assert "made it worse" in validation.told()
+    validation.losses = {0: 1.0, 3: 0.9}
+    assert "made it worse" not in validation.told()
+
+
+def test_a_shift_of_the_mean_is_found_in_few_steps(tmp_path: Path) -> None:
+    """Everyone is shifted by the same amount on one side of the brain."""
+    generator = tiny_generator("3d")
+    data = data_of(generator, tmp_path)
+    truth = np.zeros((generator.prior.channels, *generator.prior.mask.shape), dtype=np.float32)
+    truth[0, : generator.prior.mask.shape[0] // 2] = 2.0
+    truth *= generator.prior.mask
+    own = data.residual.mean(axis=0)
+    shifted = replace(data, residual=np.array(data.residual) - own + truth)
+    shift = MeanShift(generator.prior.channels, generator.space)
+    before = [p.clone() for p in generator.denoiser.network.parameters()]
+    fit(
+        generator.denoiser,
+        [shift.coarse],
+        shifted,
+        replace(SETTINGS, steps=120, learning_rate=0.1, ema=0.9),
+        tmp_path,
+        lambda metrics, step: None,
+        lambda step: None,
+        "test",
+        shift=shift,
+    )
+    found = (shift().detach().numpy() * generator.prior.mask)[0]
+    left, right = found[:3], found[5:]
+    inside = generator.prior.mask
+    assert left[inside[:3]].mean() == pytest.approx(2.0, abs=0.2)
+    assert abs(right[inside[5:]].mean()) < 0.2
+    for one, other in zip(before, generator.denoiser.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_network_is_not_taught_what_the_shift_knows(tmp_path: Path) -> None:
+    """Errors of the network do not move the shift: its gradient is that of its own error."""
+    generator = tiny_generator("3d")
+    data = data_of(generator, tmp_path)
+    shift = MeanShift(generator.prior.channels, generator.space)
+    objective = Objective(generator.denoiser, shift)
+    residual, condition = data.rows(torch.arange(2))
+    noise, t = torch.randn_like(residual), torch.tensor([0.2, 0.7])
+    error, count, shift_error = objective(residual, t, noise, condition)
+    assert not any(
+        g is not None
+        for g in torch.autograd.grad(error, [shift.coarse], retain_graph=True, allow_unused=True)
+    )
+    mask = generator.denoiser.mask.expand_as(residual)
+    expected = (residual * mask).square().sum() / mask.sum()
+    assert float((shift_error / count).detach()) == pytest.approx(float(expected), rel=1e-5)
