@@ -98,8 +98,8 @@ class SubjectFiles:
         ------
         UserError : if a file is missing.
         """
-        ids = Manifest.read(split).subjects(group, part)
-        return cls.of(Derivatives.open(derivatives), ids, sites)
+        cohort = Derivatives.open(derivatives)
+        return cls.of(cohort, Manifest.read(split).subjects(group, part), sites)
 
     @classmethod
     def of(cls, cohort: Derivatives, ids: Sequence[str], sites: bool = False) -> SubjectFiles:
