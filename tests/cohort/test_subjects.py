@@ -93,3 +93,17 @@ def test_too_few_or_no_subjects_are_told(tmp_path: Path) -> None:
     split.write_text(json.dumps(content))
     with pytest.raises(UserError, match="7 subjects in base-train, at least 8"):
         find(tmp_path)
+
+
+def test_subjects_of_other_sites_are_left_out(tmp_path: Path) -> None:
+    write_cohort(tmp_path, 12, ("north", "south", "east"))
+    found = find(tmp_path, sites=True).of_sites(("north", "east"))
+    assert {c.site for c in found.conditions} == {"north", "east"}
+    assert len(found.ids) == 8
+    assert found.digest != find(tmp_path, sites=True).digest
+
+
+def test_a_part_without_subjects_may_be_asked_for(tmp_path: Path) -> None:
+    write_cohort(tmp_path, 12)
+    found = SubjectFiles.find_any(tmp_path / "derivatives", tmp_path / "split.json", "base", "val")
+    assert found.ids == ()

@@ -3,6 +3,7 @@ again, the same."""
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from dataclasses import replace
@@ -59,7 +60,8 @@ def weights(project: Path) -> np.ndarray:
 
 
 def last_loss(project: Path) -> float:
-    return float((project / "data/reports/train-3d.csv").read_text().split(",")[-1])
+    with (project / "data/reports/train-3d.csv").open(newline="") as stream:
+        return float(list(csv.DictReader(stream))[-1]["loss"])
 
 
 def test_two_processes_do_what_one_does_with_both_halves(project: Path, tracking_uri: str) -> None:
@@ -164,3 +166,20 @@ def test_sites_that_cannot_be_told_apart_are_refused(project: Path, sites: tuple
     write_cohort(project / "data", sites=sites)
     with pytest.raises(UserError, match=r"two sites or more .* found (one \(24\)|one \(1\), oth)"):
         train("2d", replace(SETTINGS, condition_on_site=True))
+
+
+def test_validation_subjects_choose_the_weights(project: Path) -> None:
+    path = project / "data/split.json"
+    content = json.loads(path.read_text())
+    everyone = content["groups"]["base"]["train"]
+    content["groups"]["base"] |= {"train": everyone[:18], "val": everyone[18:]}
+    path.write_text(json.dumps(content))
+    loop = replace(SETTINGS.loop, validate_every=2, patience=0)
+    train("3d", replace(SETTINGS, loop=loop))
+    with (project / "data/reports/train-3d.csv").open(newline="") as stream:
+        measured = {int(r["step"]): float(r["val_loss"]) for r in csv.DictReader(stream)}
+    assert set(measured) == {2, 4, 6}
+    report = json.loads((project / "data/reports/train-3d.json").read_text())
+    assert report["val_loss"] == pytest.approx(min(measured.values()), abs=1e-5)
+    assert measured[report["kept_step"]] == min(measured.values())
+    assert report["subjects"] == 18
