@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,13 +26,25 @@ from models.config import Dim, SamplerName
 from models.coverage import Coverage
 from models.diffusion.denoiser import Denoiser, Estimate, condition_vector
 from models.diffusion.sampler import OnStep, Sampler
-from models.generator_config import GeneratorConfig, from_json, sampling_config, to_json
+from models.generator_config import (
+    AdaptedConfig,
+    GeneratorConfig,
+    from_json,
+    sampling_config,
+    to_json,
+)
 from models.prior.prior import Prior
 from models.prior.quantiles import CLIP
+
+if TYPE_CHECKING:
+    from models.adapters.files import AdapterFile
 
 Array = NDArray[np.float32]
 
 CONFIG_FILE = "generator.json"
+# Reads adapted generators. It is looked up by name, since training a base must not depend on the
+# code of adapters; a stage that reads adapted generators imports it itself.
+_ADAPTED = "models.adapters.adapted"
 # Volumes are always denoised two at a time, the last one beside a copy of itself where it would be
 # alone: the sums inside a convolution may be ordered by batch size, and a sample must not depend on
 # that. (PyTorch also takes a path about four times slower for a single volume on CPUs.)
@@ -44,6 +58,8 @@ class Generator:
     ----------
     config, prior : see there.
     denoiser : its network's weights; default: freshly initialised.
+    base, adapters : what an adapted generator was made of, see `models.adapters.adapted`: the base,
+        and adapters with their strengths.
     """
 
     def __init__(
@@ -51,7 +67,13 @@ class Generator:
         config: GeneratorConfig,
         prior: Prior,
         denoiser: Denoiser | None = None,
+        base: Generator | None = None,
+        adapters: Sequence[tuple[AdapterFile, float]] = (),
     ) -> None:
+        self.base = base
+        self.adapters = tuple(adapters)
+        # Digest of the files that a base was read from; None: it was not read.
+        self.read_digest: str | None = None
         self.config = config
         self.prior = prior
         self.denoiser = denoiser or Denoiser(
@@ -243,11 +265,20 @@ class Generator:
 
     def with_provenance(self, provenance: dict[str, Any]) -> Generator:
         """Returns the same generator with another provenance."""
-        return Generator(replace(self.config, provenance=provenance), self.prior, self.denoiser)
+        made = copy.copy(self)
+        made.config = replace(self.config, provenance=provenance)
+        return made
 
     @property
     def digest(self) -> str:
-        """Short hash of everything that shapes its samples."""
+        """Short hash of everything that shapes its samples.
+
+        An adapted generator's is one of its base's digest, its adapters and their strengths: the
+        merged weights may round otherwise on another machine.
+        """
+        if self.adapters:
+            parts = [(file.digest, strength) for file, strength in self.adapters]
+            return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         content = hashlib.sha256(json.dumps(sampling_config(self.config, self.sites)).encode())
         for name, tensor in sorted(
             checkpoint.all_tensors(self.denoiser.network, self.prior).items()
@@ -256,14 +287,32 @@ class Generator:
             content.update(tensor.contiguous().numpy().tobytes())
         return content.hexdigest()[:16]
 
-    def save(self, folder: Path) -> None:
-        """Writes generator.json and safetensors files into `folder`; nothing is pickled."""
+    def save(self, folder: Path, base_folder: str = "../base") -> None:
+        """Writes generator.json and safetensors files into `folder`; nothing is pickled.
+
+        Of an adapted generator, these are the adapters alone.
+
+        Parameters
+        ----------
+        base_folder : where an adapted generator will find its base, relative to `folder`.
+        """
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        for name, tensors in checkpoint.tensors_by_file(self.denoiser.network, self.prior).items():
-            save_file(tensors, folder / name)
-        content = {**to_json(self.config, self.sites), "digest": self.digest}
+        if self.adapters:
+            saved = []
+            for i, (file, strength) in enumerate(self.adapters):
+                saved.append((f"adapter{f'-{i}' if i else ''}.safetensors", strength))
+                file.write(folder / saved[-1][0])
+            base_digest = self.adapters[0][0].base
+            content = AdaptedConfig(
+                base_digest, base_folder, tuple(saved), self.provenance, self.digest
+            ).to_json()
+        else:
+            files = checkpoint.tensors_by_file(self.denoiser.network, self.prior)
+            for name, tensors in files.items():
+                save_file(tensors, folder / name)
+            content = {**to_json(self.config, self.sites), "digest": self.digest}
         (folder / CONFIG_FILE).write_text(json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -272,7 +321,8 @@ class Generator:
 
         Raises
         ------
-        UserError : if a file is missing or cut short, or the weights do not fit the config.
+        UserError : if a file is missing or cut short, the weights do not fit the config, or the
+            base of an adapted generator is not there.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -282,6 +332,9 @@ class Generator:
             raise UserError(f"no generator in {folder}: train one with `dvc repro` first")
         try:
             content = json.loads(path.read_text())
+            if "adapters" in content:
+                made: Generator = import_module(_ADAPTED).load(folder)
+                return made
             config, sites = from_json(content)
             generator = cls(config, checkpoint.load_prior(folder, sites))
             generator.denoiser.network.load_state_dict(load_file(folder / checkpoint.WEIGHTS_FILE))
@@ -290,9 +343,11 @@ class Generator:
             raise UserError(
                 f"the generator in {folder} cannot be read ({reason}); copy or train it again"
             ) from error
-        if content["digest"] != generator.digest:
+        digest = generator.digest
+        if content["digest"] != digest:
             raise UserError(
                 f"the generator in {folder} is not what was saved: its weights hash to "
-                f"{generator.digest}, generator.json says {content['digest']}; copy it again"
+                f"{digest}, generator.json says {content['digest']}; copy it again"
             )
+        generator.read_digest = digest
         return generator

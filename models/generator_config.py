@@ -74,11 +74,7 @@ def from_json(content: dict[str, Any]) -> tuple[GeneratorConfig, tuple[str, ...]
     UserError : if another version wrote it, or scaled maps otherwise.
     """
     stored = content["identity"]
-    if stored["format"] != FORMAT:
-        raise UserError(
-            f"generator format {stored['format']} is not {FORMAT}: use the version of this "
-            "software that wrote it, or train it again"
-        )
+    _require_format(stored["format"])
     for one in stored["maps"]:
         if map_spec(one["name"]).scale != one["scale"]:
             raise UserError(f"map {one['name']} was scaled by {one['scale']} in training")
@@ -93,3 +89,57 @@ def from_json(content: dict[str, Any]) -> tuple[GeneratorConfig, tuple[str, ...]
         provenance=content["provenance"],
     )
     return config, tuple(stored["sites"])
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedConfig:
+    """What generator.json says of an adapted generator.
+
+    Parameters
+    ----------
+    base_digest, base_folder : of its base; the folder relative to the generator's own.
+    adapters : names of the adapter files beside generator.json, and their strengths.
+    provenance : see `GeneratorConfig`.
+    digest : of the generator.
+    """
+
+    base_digest: str
+    base_folder: str
+    adapters: tuple[tuple[str, float], ...]
+    provenance: dict[str, Any]
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {
+            "format": FORMAT,
+            "base": {"digest": self.base_digest, "folder": self.base_folder},
+            "adapters": [{"file": name, "strength": strength} for name, strength in self.adapters],
+            "provenance": self.provenance,
+            "digest": self.digest,
+        }
+
+
+def adapted_from_json(content: dict[str, Any]) -> AdaptedConfig:
+    """Inverse of `AdaptedConfig.to_json`.
+
+    Raises
+    ------
+    UserError : if another version wrote it.
+    """
+    _require_format(content["format"])
+    return AdaptedConfig(
+        base_digest=content["base"]["digest"],
+        base_folder=content["base"]["folder"],
+        adapters=tuple((one["file"], float(one["strength"])) for one in content["adapters"]),
+        provenance=content["provenance"],
+        digest=content["digest"],
+    )
+
+
+def _require_format(found: int) -> None:
+    if found != FORMAT:
+        raise UserError(
+            f"generator format {found} is not {FORMAT}: use the version of this software that "
+            "wrote it, or train it again"
+        )

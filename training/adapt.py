@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,7 +82,7 @@ def adapt_generator(
     Parameters
     ----------
     base : folder of a trained generator; only read.
-    out : folder for ``adapter.safetensors`` and the merged generator.
+    out : folder for the adapted generator: ``adapter.safetensors`` and ``generator.json``.
     work : folder for checkpoints.
     kept : folder for what all adapters of this base and group share.
 
@@ -90,6 +91,7 @@ def adapt_generator(
     UserError : if the base is missing or was never trained.
     """
     from evaluation.held_out import score
+    from models.adapters.adapted import adapted
     from models.adapters.adapter import Adapter
     from models.adapters.files import ADAPTER_FILE, AdapterFile
     from models.adapters.method import method
@@ -153,23 +155,21 @@ def adapt_generator(
             shift,
         )
     seconds = time.monotonic() - started
-    generator, trainable = made(), adapter.count
-    file = AdapterFile.of(adapter, original.digest, config.coverage, generator.prior, {})
-    adapter.merge()
+    trainable = adapter.count
+    file = AdapterFile.of(adapter, original.digest, config.coverage, made().prior, {})
     quality = score(
-        generator,
+        adapted(original, [(file, 1.0)]),
         data.train.volumes,
         data.val.volumes,
         data.val.conditions,
         held_out.samples,
         held_out.steps,
     )
-    path = out / ADAPTER_FILE
     scores = {
         "val_kernel_distance": quality.kernel_distance,
         "val_copy_share": quality.copy_share,
     }
-    replace(file, scores=scores).write(path)
+    generator = adapted(original, [(replace(file, scores=scores), 1.0)])
     provenance = {
         "stage": "adapt",
         "group": "target",
@@ -177,13 +177,15 @@ def adapt_generator(
         "base": original.digest,
         "settings": asdict(settings),
     }
-    generator.with_provenance({**original.provenance, **provenance}).save(out)
+    generator.with_provenance({**original.provenance, **provenance}).save(
+        out, Path(os.path.relpath(base, out)).as_posix()
+    )
     return AdaptResult(
         val_kernel_distance=quality.kernel_distance,
         copy_share=quality.copy_share,
         trainable=trainable,
         trainable_share=trainable / total,
-        adapter_bytes=path.stat().st_size,
+        adapter_bytes=(out / ADAPTER_FILE).stat().st_size,
         seconds=seconds,
         final_loss=loss,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.errors import UserError
-from models.adapters.adapter import Adapter
+from models.adapters.adapter import Adapter, checksum, named_parameters, new_changes
+from models.adapters.change import Change
 from models.adapters.method import method
+from models.adapters.targets import Target
 from models.coverage import Coverage
 from models.diffusion.network import PatchUNet
-from models.generator import Generator
 from models.prior.prior import Prior
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -132,19 +133,50 @@ class AdapterFile:
 
         content = {
             "format": _FORMAT,
+            **self._identity(),
+            "checksums": dict(self.checksums),
+            "scores": dict(self.scores),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(self._all_tensors(), path, metadata={_KEY: json.dumps(content)})
+
+    @property
+    def digest(self) -> str:
+        """Short hash of everything that shapes the samples of the adapted generator."""
+        content = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
+        for name, tensor in sorted(self._all_tensors().items()):
+            content.update(name.encode())
+            content.update(tensor.numpy().tobytes())
+        return content.hexdigest()[:16]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
             "method": self.method,
             "settings": self.settings,
             "blocks": list(self.blocks),
             "base": self.base,
             "coverage": self.coverage.to_json(),
-            "checksums": dict(self.checksums),
-            "scores": dict(self.scores),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def _all_tensors(self) -> dict[str, Tensor]:
         tensors = {**self.tensors, _GAIN: torch.from_numpy(self.gain)}
         if self.mean_shift is not None:
             tensors[_SHIFT] = torch.from_numpy(self.mean_shift)
-        save_file(tensors, path, metadata={_KEY: json.dumps(content)})
+        return tensors
+
+    def changes(self, network: PatchUNet) -> dict[Target, Tensor]:
+        """Returns what the adapter adds at strength 1 to the tensors of its base's network.
+
+        Raises
+        ------
+        UserError : as `attach`.
+        """
+        made = new_changes(network, method(self.method, self.settings), self.blocks)
+        self._fill(made)
+        with torch.no_grad():
+            found = {target: one(target.of_base(network)) for target, one in made.items()}
+        self._check(found)
+        return found
 
     def attach(self, network: PatchUNet, name: str = "adapter", strength: float = 1.0) -> Adapter:
         """Puts the adapter into the network of its base.
@@ -155,11 +187,22 @@ class AdapterFile:
             machine than where they were trained.
         """
         adapter = Adapter(network, method(self.method, self.settings), self.blocks, name=name)
-        parameters = adapter.named_parameters()
+        try:
+            self._fill(adapter.changes)
+            with torch.no_grad():
+                self._check({t: one(t.of_base(network)) for t, one in adapter.changes.items()})
+        except UserError:
+            adapter.detach()
+            raise
+        adapter.strength = strength
+        return adapter
+
+    def _fill(self, changes: Mapping[Target, Change]) -> None:
+        """Gives changes the trained parameters."""
+        parameters = named_parameters(changes)
         if {k: p.shape for k, p in parameters.items()} != {
             k: t.shape for k, t in self.tensors.items()
         }:
-            adapter.detach()
             raise UserError(
                 f"the adapter ({self.method}) does not fit the layers of this network: load the "
                 "base it was trained on, or adapt again"
@@ -167,48 +210,17 @@ class AdapterFile:
         with torch.no_grad():
             for key, parameter in parameters.items():
                 parameter.copy_(self.tensors[key])
-        changed = [
-            target
-            for target, (value, size) in adapter.checksums().items()
-            if abs(value - self.checksums[target][0]) > _TOLERANCE * max(size, 1e-12)
-        ]
+
+    def _check(self, values: Mapping[Target, Tensor]) -> None:
+        """Compares what the changes add here with what they added where they were trained."""
+        changed = []
+        for target, added in values.items():
+            value, size = checksum(added)
+            if abs(value - self.checksums[target.name][0]) > _TOLERANCE * max(size, 1e-12):
+                changed.append(target.name)
         if changed:
-            adapter.detach()
             raise UserError(
                 f"the adapter ({self.method}) changes {', '.join(changed[:3])} in another way than "
                 "where it was trained: the weights of its base were decomposed otherwise there; "
-                "merge it there and copy the merged generator"
+                "adapt again on this machine"
             )
-        adapter.strength = strength
-        return adapter
-
-
-def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Generator:
-    """Returns the generator that adapters make of their base, which is left as it is.
-
-    Parameters
-    ----------
-    files : adapters and their strengths. The changes of several add up, and so do their shifts of
-        the mean; the site gain is the product of theirs, each to the power of its strength.
-
-    Raises
-    ------
-    UserError : if an adapter was made for another base.
-    """
-    digest = base.digest
-    denoiser = copy.deepcopy(base.denoiser)
-    gain = base.prior.site_gain.astype(np.float64)
-    shift = base.prior.mean_shift
-    for i, (file, strength) in enumerate(files):
-        if file.base != digest:
-            raise UserError(
-                f"the adapter ({file.method}) adapts the generator {file.base}, this one is "
-                f"{digest}: load the base it was trained on, or adapt again"
-            )
-        file.attach(denoiser.network, f"adapter_{i}", strength)
-        gain *= (file.gain / base.prior.site_gain) ** strength
-        if file.mean_shift is not None:
-            shift = strength * file.mean_shift + (0 if shift is None else shift)
-    prior = base.prior.with_gain(gain.astype(np.float32)).with_mean_shift(shift)
-    coverage = files[-1][0].coverage if files else base.coverage
-    return Generator(replace(base.config, coverage=coverage), prior, denoiser)

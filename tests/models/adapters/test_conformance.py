@@ -14,8 +14,9 @@ from torch import nn
 
 from contracts.condition import Condition
 from contracts.errors import UserError
+from models.adapters.adapted import adapted
 from models.adapters.adapter import Adapter
-from models.adapters.files import AdapterFile, adapted
+from models.adapters.files import AdapterFile
 from models.adapters.method import Method, matrix, method, methods
 from models.adapters.targets import Target, all_targets, blocks
 from models.diffusion.network import PatchUNet
@@ -205,7 +206,7 @@ def test_a_change_that_means_something_else_here_is_refused(
     file = trained_file(base, trained_method)
     target, (value, size) = next(iter(file.checksums.items()))
     other = replace(file, checksums={**file.checksums, target: (value + 0.01 * size, size)})
-    with pytest.raises(UserError, match="merge it there"):
+    with pytest.raises(UserError, match="adapt again on this machine"):
         adapted(base, [(other, 1.0)])
 
 
