@@ -72,8 +72,9 @@ class Generator:
     ) -> None:
         self.base = base
         self.adapters = tuple(adapters)
-        # Digest of the files that a base was read from; None: it was not read.
+        # Of a base that was read: its digest, and what adapters changed of it, by id.
         self.read_digest: str | None = None
+        self.changes: dict[int, Any] = {}
         self.config = config
         self.prior = prior
         self.denoiser = denoiser or Denoiser(
@@ -300,14 +301,11 @@ class Generator:
 
         folder.mkdir(parents=True, exist_ok=True)
         if self.adapters:
-            saved = []
-            for i, (file, strength) in enumerate(self.adapters):
-                saved.append((f"adapter{f'-{i}' if i else ''}.safetensors", strength))
-                file.write(folder / saved[-1][0])
-            base_digest = self.adapters[0][0].base
-            content = AdaptedConfig(
-                base_digest, base_folder, tuple(saved), self.provenance, self.digest
-            ).to_json()
+            base, strengths = self.adapters[0][0].base, [strength for _, strength in self.adapters]
+            parts = AdaptedConfig(base, base_folder, strengths, self.provenance, self.digest)
+            for name, (file, _) in zip(parts.names, self.adapters, strict=True):
+                file.write(folder / name)
+            content = parts.to_json()
         else:
             files = checkpoint.tensors_by_file(self.denoiser.network, self.prior)
             for name, tensors in files.items():

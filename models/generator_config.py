@@ -98,23 +98,31 @@ class AdaptedConfig:
     Parameters
     ----------
     base_digest, base_folder : of its base; the folder relative to the generator's own.
-    adapters : names of the adapter files beside generator.json, and their strengths.
+    strengths : of the adapters; their files are beside generator.json, see `names`.
     provenance : see `GeneratorConfig`.
     digest : of the generator.
     """
 
     base_digest: str
     base_folder: str
-    adapters: tuple[tuple[str, float], ...]
+    strengths: Sequence[float]
     provenance: dict[str, Any]
     digest: str
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the adapter files."""
+        return [f"adapter{f'-{i}' if i else ''}.safetensors" for i in range(len(self.strengths))]
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
         return {
             "format": FORMAT,
             "base": {"digest": self.base_digest, "folder": self.base_folder},
-            "adapters": [{"file": name, "strength": strength} for name, strength in self.adapters],
+            "adapters": [
+                {"file": name, "strength": strength}
+                for name, strength in zip(self.names, self.strengths, strict=True)
+            ],
             "provenance": self.provenance,
             "digest": self.digest,
         }
@@ -131,7 +139,7 @@ def adapted_from_json(content: dict[str, Any]) -> AdaptedConfig:
     return AdaptedConfig(
         base_digest=content["base"]["digest"],
         base_folder=content["base"]["folder"],
-        adapters=tuple((one["file"], float(one["strength"])) for one in content["adapters"]),
+        strengths=[float(one["strength"]) for one in content["adapters"]],
         provenance=content["provenance"],
         digest=content["digest"],
     )

@@ -7,23 +7,32 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
 
 from contracts.errors import UserError
 from models.adapters.files import AdapterFile
+from models.adapters.targets import Target
 from models.diffusion.denoiser import Denoiser
 from models.generator import CONFIG_FILE, Generator
 from models.generator_config import AdaptedConfig, adapted_from_json
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+# Adapters whose changes a base keeps, each as large as what it changes of the network.
+_KEPT = 8
 
 
 def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Generator:
     """Returns the generator that adapters make of their base, which is left as it is.
 
     Its network is merged, so that sampling costs what it costs with the base. It shares with the
-    base all that adapters do not change, and is made in a few hundredths of a second: that is how
-    adapters are swapped. Without any file it is the base itself.
+    base all but the network's weights. A base that was read from files keeps the changes of the last
+    adapters, so that one after the other is put on it within a few hundredths of a second. Without
+    any file the base itself is returned.
 
     Parameters
     ----------
@@ -60,7 +69,7 @@ def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Gene
     return Generator(
         replace(base.config, coverage=coverage),
         base.prior.with_gain(gain.astype(np.float32)).with_mean_shift(shift),
-        _merged(base.denoiser, in_use),
+        _merged(base, in_use),
         base,
         files,
     )
@@ -116,7 +125,10 @@ def load(folder: Path, base: Generator | None = None) -> Generator:
             f"{digest} ({where}): copy the base that it was trained on, or adapt this one with "
             "`dvc repro`"
         )
-    files = [(AdapterFile.read(folder / name), strength) for name, strength in found.adapters]
+    files = [
+        (AdapterFile.read(folder / name), strength)
+        for name, strength in zip(found.names, found.strengths, strict=True)
+    ]
     generator = adapted(base, files).with_provenance(found.provenance)
     if generator.digest != found.digest:
         raise UserError(
@@ -145,12 +157,43 @@ def adapted_config(folder: Path) -> AdaptedConfig | None:
         ) from error
 
 
-def _merged(denoiser: Denoiser, files: Sequence[tuple[AdapterFile, float]]) -> Denoiser:
-    """Returns a denoiser with adapters in its weights; it shares the buffers of the other one."""
-    # The buffers, ten times larger than the weights, are never changed in place.
-    made = copy.deepcopy(denoiser, {id(buffer): buffer for buffer in denoiser.buffers()})
+def _merged(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Denoiser:
+    """Returns the denoiser of a base with adapters in its weights."""
+    made = _copied(base.denoiser)
     with torch.no_grad():
         for file, strength in files:
-            for target, change in file.changes(denoiser.network).items():
-                target.of_base(made.network).add_(strength * change)
+            for target, change in _changes(base, file).items():
+                target.of_base(made.network).add_(change, alpha=strength)
+    return made
+
+
+def _changes(base: Generator, file: AdapterFile) -> dict[Target, Tensor]:
+    """Returns `AdapterFile.changes`, kept beside a base that was read from files."""
+    if base.read_digest is None:
+        return file.changes(base.denoiser.network)  # its weights may still be trained
+    kept = base.changes
+    if id(file) not in kept:
+        kept[id(file)] = file, file.changes(base.denoiser.network)
+    # The last used ones stay; with its file, so that no other one gets its id.
+    kept[id(file)] = kept.pop(id(file))
+    while len(kept) > _KEPT:
+        del kept[next(iter(kept))]
+    return kept[id(file)][1]
+
+
+def _copied(module: AnyModule) -> AnyModule:
+    """Returns a module with weights of its own, and the buffers of the other one.
+
+    `copy.deepcopy` would take ten times as long, and copy the buffers, which are ten times larger
+    than the weights and never changed in place.
+    """
+    made = copy.copy(module)
+    made._parameters = {
+        name: None if one is None else Parameter(one.detach().clone(), requires_grad=False)
+        for name, one in module._parameters.items()
+    }
+    made._buffers = dict(module._buffers)
+    made._modules = {
+        name: None if one is None else _copied(one) for name, one in module._modules.items()
+    }
     return made

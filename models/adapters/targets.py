@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Literal
 
 from torch import Tensor, nn
@@ -86,6 +87,7 @@ def _targets(network: PatchUNet) -> Iterator[Target]:
                 yield Target(block_of(name), name, tensor, kind)
 
 
+@cache
 def block_of(module: str) -> str:
     """Returns the name of the block that a module of the network belongs to."""
     parts = module.removeprefix("unet.")
