@@ -86,8 +86,8 @@ def train(
     """Milliseconds per step and GiB of one variant."""
     import torch
 
+    from models.diffusion.loss import TrainingLoss
     from training.batch import training_batch
-    from training.loop import Objective
     from training.settings import LoopSettings
 
     device = clock._device
@@ -95,7 +95,7 @@ def train(
     if variant.channels_last:
         denoiser.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     denoiser.network.recompute(variant.recompute)
-    objective: Callable[..., Any] = Objective(denoiser)
+    objective: Callable[..., Any] = TrainingLoss(denoiser)
     if variant.compile:
         torch._dynamo.reset()
         objective = torch.compile(objective, dynamic=False)

@@ -51,7 +51,8 @@ class AdaptResult:
     Parameters
     ----------
     val_kernel_distance, copy_share : see `evaluation.held_out.HeldOut`.
-    trainable, trainable_share : adapter parameters, and their share of the network's.
+    trainable, trainable_share : trained parameters, those of the shift of the mean included, and
+        how many that is for each parameter of the network.
     adapter_bytes : size of the adapter file.
     seconds : of training.
     final_loss, val_loss, kept_step : see `training.validation.Losses`; None where nothing was
@@ -131,10 +132,8 @@ def adapt_generator(
     )
     parameters, factors = adapter.parameters(), adapter.rate_factors()
     if shift is not None:
-        parameters, factors = (
-            [*parameters, shift.coarse],
-            [*factors, _SHIFT_RATE / loop.learning_rate],
-        )
+        parameters.append(shift.coarse)
+        factors.append(_SHIFT_RATE / loop.learning_rate)
 
     def made() -> Generator:
         coarse = None if shift is None else shift.coarse.detach().cpu().numpy().copy()
@@ -159,7 +158,7 @@ def adapt_generator(
             val,
         )
     seconds = time.monotonic() - started
-    generator, trainable = made(), adapter.count
+    generator, trainable = made(), sum(p.numel() for p in parameters)
     file = AdapterFile.of(adapter, original.digest, config.coverage, generator.prior, {})
     adapter.merge()
     quality = score(
@@ -269,8 +268,8 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
             text = curve.read_text() if curve.exists() else ""
             (paths.REPORTS / f"adapt-{dim}.csv").write_text(text)
     say(
-        f"{out}: {result.trainable} of the network's parameters trained "
-        f"({100 * result.trainable_share:.2f} %); kernel distance on target-val "
+        f"{out}: {result.trainable} parameters trained ({100 * result.trainable_share:.2f} % of "
+        f"the network's number); kernel distance on target-val "
         f"{before.kernel_distance:.4f} -> {result.val_kernel_distance:.4f}"
     )
 

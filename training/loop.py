@@ -17,7 +17,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from contracts.console import progress, say
 from contracts.errors import UserError
 from models.diffusion.denoiser import Denoiser
-from models.diffusion.loss import errors
+from models.diffusion.loss import TrainingLoss
 from models.prior.mean_shift import MeanShift
 from training.batch import training_batch
 from training.dataset import Residuals
@@ -29,32 +29,6 @@ Preview = Callable[[int], None]
 
 _LOG_EVERY = 20
 _PREVIEWS = 2
-
-
-class Objective(nn.Module):
-    """The errors as a module, so that data-parallel training synchronises its gradients.
-
-    The network learns what is left beside the shift of the mean, which learns from its own error:
-    the one that an estimate makes which is the mean alone, as at the beginning of sampling, where
-    nothing else is known. The network's errors would teach it next to nothing: at most times, the
-    noisy image shows the low frequencies, shifted or not.
-    """
-
-    def __init__(self, denoiser: Denoiser, shift: MeanShift | None = None) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.shift = shift
-
-    def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the sum of the network's errors, their number, and the sum of as many errors of
-        the shift; 0 where there is none."""
-        shift_error = residual.new_zeros(())
-        if self.shift is not None:
-            residual = (residual - self.shift()) * self.denoiser.mask
-            shift_error = residual.square().sum() / self.denoiser.mask.expand_as(residual).sum()
-            residual = residual.detach()
-        total, count = errors(self.denoiser, residual, *batch)
-        return total.sum(), count.sum(), shift_error * count.sum()
 
 
 def fit(
@@ -95,11 +69,11 @@ def fit(
     ------
     UserError : if the loss is not a finite number.
     """
-    objective = Objective(denoiser, shift)
+    training_loss = TrainingLoss(denoiser, shift)
     denoiser.network.recompute(settings.recompute)
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process
-    for parameter in objective.parameters():
+    for parameter in training_loss.parameters():
         parameter.requires_grad_(False)
     for parameter in trainable:
         parameter.requires_grad_(True)
@@ -108,9 +82,9 @@ def fit(
         betas=(0.9, 0.99),
         weight_decay=settings.weight_decay,
     )
-    ready = objective
+    ready = training_loss
     if settings.compile and device.type == "cuda":
-        ready = torch.compile(objective, dynamic=False)  # type: ignore[assignment]
+        ready = torch.compile(training_loss, dynamic=False)  # type: ignore[assignment]
     ready, prepared = accelerator.prepare(ready, optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, settings=settings))
     average = [p.detach().clone() for p in trainable]
@@ -126,7 +100,7 @@ def fit(
     numbers = range(first, settings.accumulate * processes, processes)
     done = len(losses)
     if not done:
-        validation.check(0, objective, trainable, device)
+        validation.check(0, training_loss, trainable, device)
         if main and validation.losses:
             log({"val/loss": validation.losses[0]}, 0)
     ready.train()
@@ -170,7 +144,7 @@ def fit(
         shown = main and done % max(settings.steps // _PREVIEWS, 1) == 0
         if shown or validation.due(done):
             _swap(trainable, average)
-            validation.check(done, objective, trainable, device)
+            validation.check(done, training_loss, trainable, device)
             if shown:
                 preview(done)
             _swap(trainable, average)
@@ -192,7 +166,7 @@ def fit(
     if main and (told := validation.told()):
         say(f"{what}: {told}")
     validation.restore(trainable)
-    objective.to("cpu")
+    training_loss.to("cpu")
     denoiser.network.recompute(False)
     denoiser.eval()
     return validation.report(float(np.mean(losses[-max(len(losses) // 10, 1) :])), len(losses))

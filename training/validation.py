@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.diffusion.loss import TrainingLoss
 from training import batch
 from training.dataset import Residuals
 from training.settings import LoopSettings
@@ -77,44 +78,43 @@ class Validation:
     def check(
         self,
         step: int,
-        objective: nn.Module,
+        training_loss: TrainingLoss,
         trainable: Sequence[nn.Parameter],
         device: torch.device,
     ) -> None:
-        """Measures the loss if it is due, and keeps the weights if they are the best so far.
-
-        Parameters
-        ----------
-        objective : see `training.loop.Objective`.
-        """
+        """Measures the loss if it is due, and keeps the weights if they are the best so far."""
         if self.held_out is None or not self.due(step):
             return
-        objective.eval()
-        self.losses[step] = self._loss(self.held_out, objective, device)
+        training_loss.eval()
+        self.losses[step] = self._loss(self.held_out, training_loss, device)
         if self.best_step == step:
             self.best = [p.detach().clone() for p in trainable]
 
-    def _loss(self, held_out: Residuals, objective: nn.Module, device: torch.device) -> float:
-        objective.to(device)
+    def _loss(
+        self, held_out: Residuals, training_loss: TrainingLoss, device: torch.device
+    ) -> float:
+        training_loss.to(device)
         total = torch.zeros(2)
         with torch.inference_mode():
             for i in range(len(held_out)):
                 drawn = batch.draw(
                     held_out,
                     torch.tensor([i]),
-                    objective.denoiser,  # type: ignore[arg-type]
+                    training_loss.denoiser,
                     self.settings.slices,
                     (self.settings.seed, _VALIDATION, i),
                     device,
                 )
-                error, count, shift_error = objective(*drawn)
+                error, count, shift_error = training_loss(*drawn)
                 total += torch.stack([error + shift_error, count]).cpu()
         return float(total[0] / total[1])
 
     def restore(self, trainable: Sequence[nn.Parameter]) -> None:
         """Gives parameters the best weights, where there are any."""
+        if not self.best:
+            return
         with torch.no_grad():
-            for parameter, value in zip(trainable, self.best, strict=False):
+            for parameter, value in zip(trainable, self.best, strict=True):
                 parameter.copy_(value)
 
     def report(self, training: float, steps: int) -> Losses:

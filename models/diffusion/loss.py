@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.diffusion.denoiser import Denoiser
+from models.prior.mean_shift import MeanShift
 
 
 def errors(
@@ -36,3 +37,37 @@ def errors(
     mask = denoiser.take(denoiser.mask.expand_as(residual), slices)
     error = ((estimate.clean - truth) / estimate.scale) ** 2 * mask
     return error.flatten(1).sum(dim=1), mask.flatten(1).sum(dim=1)
+
+
+class TrainingLoss(nn.Module):
+    """The loss of a batch, as a module, so that data-parallel training synchronises its gradients.
+
+    A shift of the mean has an error of its own, the squared distance of r_0 to the shift, and the
+    network is trained on r_0 less the shift. From the network's errors the shift would learn more
+    slowly: at most times, the noisy image shows the low frequencies, shifted or not.
+
+    Parameters
+    ----------
+    shift : None: there is none.
+    """
+
+    def __init__(self, denoiser: Denoiser, shift: MeanShift | None = None) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.shift = shift
+
+    def forward(self, residual: Tensor, *batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the sum of the network's errors, the number of values in it, and the shift's mean
+        error times that number (0 without shift).
+
+        Parameters
+        ----------
+        residual, batch : as in `errors`.
+        """
+        shift_error = residual.new_zeros(())
+        if self.shift is not None:
+            residual = (residual - self.shift()) * self.denoiser.mask
+            shift_error = residual.square().sum() / self.denoiser.mask.expand_as(residual).sum()
+            residual = residual.detach()
+        total, count = errors(self.denoiser, residual, *batch)
+        return total.sum(), count.sum(), shift_error * count.sum()

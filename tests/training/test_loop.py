@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from training.batch import training_batch
 from training.dataset import Residuals
 from training.loop import fit
 from training.settings import LoopSettings
+from training.validation import Losses
 
 SETTINGS = LoopSettings(steps=12, batch=2, slices=2, warmup=2, checkpoint_every=5, seed=3)
 
@@ -31,6 +33,27 @@ def data_of(generator: Generator, work: Path, seed: int = 0) -> Residuals:
     volumes, masks, people = tiny_volumes(24, seed=seed)
     encoded = generator.encode(volumes, masks)
     return Residuals.of(generator.prior, encoded, people, work)
+
+
+def train(
+    generator: Generator,
+    settings: LoopSettings,
+    work: Path,
+    held_out: Residuals | None = None,
+    preview: Callable[[int], None] = lambda step: None,
+) -> Losses:
+    """Train the whole network of a tiny generator."""
+    return fit(
+        generator.denoiser,
+        list(generator.denoiser.network.parameters()),
+        data_of(generator, work),
+        settings,
+        work,
+        lambda metrics, step: None,
+        preview,
+        "test",
+        held_out=held_out,
+    )
 
 
 def run(
@@ -44,16 +67,7 @@ def run(
         if stop_at is not None and step >= stop_at:
             raise KeyboardInterrupt
 
-    fit(
-        generator.denoiser,
-        list(generator.denoiser.network.parameters()),
-        data_of(generator, work),
-        settings,
-        work,
-        lambda metrics, step: None,
-        preview,
-        "test",
-    )
+    train(generator, settings, work, preview=preview)
     return seen
 
 

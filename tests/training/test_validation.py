@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,37 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from models.generator import Generator
+from models.diffusion.loss import TrainingLoss
 from models.prior.mean_shift import MeanShift
 from tests.models.tiny import tiny_generator
-from tests.training.test_loop import data_of
+from tests.training.test_loop import data_of, train
 from training.dataset import Residuals
-from training.loop import Objective, fit
+from training.loop import fit
 from training.settings import LoopSettings
-from training.validation import Losses, Validation
+from training.validation import Validation
 
 SETTINGS = LoopSettings(steps=12, warmup=2, slices=2, checkpoint_every=5, validate_every=3, seed=3)
 CPU = torch.device("cpu")
-
-
-def train(
-    generator: Generator,
-    work: Path,
-    settings: LoopSettings = SETTINGS,
-    held_out: Residuals | None = None,
-    preview: Callable[[int], None] = lambda step: None,
-) -> Losses:
-    return fit(
-        generator.denoiser,
-        list(generator.denoiser.network.parameters()),
-        data_of(generator, work),
-        settings,
-        work,
-        lambda metrics, step: None,
-        preview,
-        "test",
-        held_out=held_out,
-    )
 
 
 @pytest.fixture
@@ -55,12 +34,12 @@ def test_the_weights_that_remain_are_those_of_the_lowest_loss(
     generator = tiny_generator("3d", seed=5)
     # Far too high a rate: the loss wanders.
     settings = replace(SETTINGS, steps=24, learning_rate=0.3, patience=patience)
-    losses = train(generator, tmp_path, settings, held_out)
+    losses = train(generator, settings, tmp_path, held_out)
     trained = {step: loss for step, loss in losses.held_out.items() if step}
     assert losses.kept_step == min(trained, key=trained.__getitem__)
     assert max(losses.held_out) - losses.kept_step == 3 * patience or max(losses.held_out) == 24
     again = Validation(held_out, settings)
-    again.check(3, Objective(generator.denoiser), [], CPU)
+    again.check(3, TrainingLoss(generator.denoiser), [], CPU)
     assert again.losses[3] == pytest.approx(min(trained.values()), rel=1e-6)
 
 
@@ -68,14 +47,14 @@ def test_training_stops_when_it_gets_no_better(held_out: Residuals, tmp_path: Pa
     generator = tiny_generator("3d", seed=5)
     # Without any rate nothing changes, so that the first check remains the best one.
     settings = replace(SETTINGS, steps=60, learning_rate=1e-30, patience=2)
-    losses = train(generator, tmp_path, settings, held_out)
+    losses = train(generator, settings, tmp_path, held_out)
     assert sorted(losses.held_out) == [0, 3, 6, 9]
     assert losses.kept_step == 3
 
 
 def test_without_held_out_subjects_the_last_weights_remain(tmp_path: Path) -> None:
     generator = tiny_generator("3d", seed=5)
-    losses = train(generator, tmp_path)
+    losses = train(generator, SETTINGS, tmp_path)
     assert losses.held_out == {}
     assert losses.kept_step == SETTINGS.steps
     assert losses.best_held_out is None
@@ -86,8 +65,8 @@ def test_held_out_subjects_do_not_change_what_is_learnt(
 ) -> None:
     settings = replace(SETTINGS, patience=0)
     plain, checked = (tiny_generator("3d", seed=5) for _ in range(2))
-    train(plain, tmp_path / "plain", settings)
-    losses = train(checked, tmp_path / "checked", settings, held_out)
+    train(plain, settings, tmp_path / "plain")
+    losses = train(checked, settings, tmp_path / "checked", held_out)
     if losses.kept_step == settings.steps:
         assert plain.digest == checked.digest
     stored = [
@@ -101,15 +80,15 @@ def test_held_out_subjects_do_not_change_what_is_learnt(
 def test_a_run_that_was_stopped_keeps_the_same_weights(held_out: Residuals, tmp_path: Path) -> None:
     settings = replace(SETTINGS, learning_rate=0.3, patience=0)
     whole, broken = (tiny_generator("3d", seed=5) for _ in range(2))
-    expected = train(whole, tmp_path / "whole", settings, held_out)
+    expected = train(whole, settings, tmp_path / "whole", held_out)
 
     def stop(step: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(broken, tmp_path / "broken", settings, held_out, stop)
+        train(broken, settings, tmp_path / "broken", held_out, stop)
     again = tiny_generator("3d", seed=99)
-    assert train(again, tmp_path / "broken", settings, held_out) == expected
+    assert train(again, settings, tmp_path / "broken", held_out) == expected
     assert again.digest == whole.digest
 
 
@@ -117,7 +96,7 @@ def test_a_check_has_the_same_draws_every_time(held_out: Residuals) -> None:
     generator = tiny_generator("3d")
     validation = Validation(held_out, SETTINGS)
     for step in (3, 6):
-        validation.check(step, Objective(generator.denoiser), [], CPU)
+        validation.check(step, TrainingLoss(generator.denoiser), [], CPU)
     assert validation.losses[3] == validation.losses[6]
 
 
@@ -165,10 +144,10 @@ def test_the_network_is_not_taught_what_the_shift_knows(tmp_path: Path) -> None:
     generator = tiny_generator("3d")
     data = data_of(generator, tmp_path)
     shift = MeanShift(generator.prior.channels, generator.space)
-    objective = Objective(generator.denoiser, shift)
+    training_loss = TrainingLoss(generator.denoiser, shift)
     residual, condition = data.rows(torch.arange(2))
     noise, t = torch.randn_like(residual), torch.tensor([0.2, 0.7])
-    error, count, shift_error = objective(residual, t, noise, condition)
+    error, count, shift_error = training_loss(residual, t, noise, condition)
     assert not any(
         g is not None
         for g in torch.autograd.grad(error, [shift.coarse], retain_graph=True, allow_unused=True)

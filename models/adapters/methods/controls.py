@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,73 +13,79 @@ from models.adapters.method import Method, Tensors
 from models.adapters.targets import Target
 
 
-class _Plain(Method):
+class ChosenTensors(Method):
     """Trains some tensors as they are; they are stored as their difference from the base's."""
+
+    learning_rate: ClassVar[float] = 1e-3
+    learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
 
     def changes(self, tensors: Tensors, generator: torch.Generator) -> dict[Target, Change]:
         return {t: Offset(tensor) for t, tensor in tensors.items() if self.trains(t)}
 
-    def trains(self, target: Target) -> bool:
+    @staticmethod
+    @abstractmethod
+    def trains(target: Target) -> bool:
         """Returns whether a tensor is trained."""
-        raise NotImplementedError
+
+
+class _FewNumbers(ChosenTensors):
+    """Tensors of one axis need a higher rate than whole weights."""
+
+    learning_rate: ClassVar[float] = 1e-2
+    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
 
 
 @dataclass(frozen=True)
-class NoAdapter(_Plain):
-    """Trains nothing: the site gain alone."""
+class NoAdapter(ChosenTensors):
+    """Trains nothing of the network."""
 
     name: ClassVar[str] = "none"
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 1e-3)
     trains_something: ClassVar[bool] = False
 
-    def trains(self, target: Target) -> bool:
+    @staticmethod
+    def trains(target: Target) -> bool:
         return False
 
 
 @dataclass(frozen=True)
-class BitFit(_Plain):
+class BitFit(_FewNumbers):
     """All biases (Ben Zaken et al. 2022)."""
 
     name: ClassVar[str] = "bitfit"
-    learning_rate: ClassVar[float] = 1e-2
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
 
-    def trains(self, target: Target) -> bool:
+    @staticmethod
+    def trains(target: Target) -> bool:
         return target.tensor == "bias"
 
 
 @dataclass(frozen=True)
-class Norm(_Plain):
+class Norm(_FewNumbers):
     """Weights and biases of the norms."""
 
     name: ClassVar[str] = "norm"
-    learning_rate: ClassVar[float] = 1e-2
-    learning_rates: ClassVar[tuple[float, float]] = (1e-3, 1e-1)
 
-    def trains(self, target: Target) -> bool:
+    @staticmethod
+    def trains(target: Target) -> bool:
         return target.kind == "norm"
 
 
 @dataclass(frozen=True)
-class Attention(_Plain):
+class Attention(ChosenTensors):
     """Everything in the attention blocks."""
 
     name: ClassVar[str] = "attention"
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
 
-    def trains(self, target: Target) -> bool:
+    @staticmethod
+    def trains(target: Target) -> bool:
         return "attention" in target.block
 
 
 @dataclass(frozen=True)
-class Full(_Plain):
+class Full(ChosenTensors):
     """All tensors of the network."""
 
     name: ClassVar[str] = "full"
-    learning_rate: ClassVar[float] = 1e-3
-    learning_rates: ClassVar[tuple[float, float]] = (1e-4, 1e-2)
 
-    def trains(self, target: Target) -> bool:
+    @staticmethod
+    def trains(target: Target) -> bool:
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from contracts.condition import Condition
 from contracts.errors import UserError
 from models.adapters.adapter import Adapter
 from models.adapters.files import AdapterFile, adapted
-from models.adapters.method import Method, matrix, method, methods
-from models.adapters.targets import Target, all_targets, blocks
-from models.diffusion.network import PatchUNet
+from models.adapters.method import Method, method, methods
+from models.adapters.targets import all_targets, blocks
 from models.generator import Generator
+from tests.models.adapters.weights import disturb, gap, weights
 from tests.models.tiny import tiny_generator
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -32,11 +30,6 @@ TRAINED = [case for case in CASES if methods()[case[0]].trains_something]
 WHO = ([Condition(40, "F")], [11], 2)
 
 
-@pytest.fixture(params=["2d", "3d"])
-def base(request: pytest.FixtureRequest) -> Generator:
-    return tiny_generator(request.param)
-
-
 @pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], *map(str, case[1].values())]))
 def any_method(request: pytest.FixtureRequest) -> Method:
     return method(*request.param)
@@ -45,28 +38,6 @@ def any_method(request: pytest.FixtureRequest) -> Method:
 @pytest.fixture(params=TRAINED, ids=lambda case: "-".join([case[0], *map(str, case[1].values())]))
 def trained_method(request: pytest.FixtureRequest) -> Method:
     return method(*request.param)
-
-
-def disturb(adapter: Adapter, seed: int = 1) -> None:
-    """Random values in place of trained ones."""
-    rng = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=rng))
-
-
-def weights(network: PatchUNet) -> dict[str, torch.Tensor]:
-    """The tensors that a network computes with, adapters included."""
-    return {t.name: _current(network, t) for t in all_targets(network)}
-
-
-def _current(network: PatchUNet, target: Target) -> torch.Tensor:
-    found: torch.Tensor = getattr(network.get_submodule(target.module), target.tensor)
-    return found.detach().clone()
-
-
-def gap(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
 def file_of(adapter: Adapter, base: Generator, gain: float = 1.0) -> AdapterFile:
@@ -209,74 +180,6 @@ def test_a_change_that_means_something_else_here_is_refused(
         adapted(base, [(other, 1.0)])
 
 
-# What each method trains, counted by its formula from the shapes alone.
-
-
-def _lora(network: PatchUNet, rank: int) -> int:
-    total = 0
-    for target in all_targets(network):
-        shape = target.of_base(network).shape
-        if target.tensor == "weight" and target.kind in ("convolution", "linear"):
-            rows, columns = matrix(target.of_base(network))
-            r, kernel = min(rank, rows, columns), int(np.prod(shape[2:]))
-            if kernel > 1:
-                r = min(r, shape[1])
-                total += r * (rows + shape[1] + r * kernel)
-            else:
-                total += r * (rows + columns)
-    return total
-
-
-def _dora(network: PatchUNet, rank: int) -> int:
-    layers = [
-        target
-        for target in all_targets(network)
-        if target.tensor == "weight" and target.kind in ("convolution", "linear")
-    ]
-    return _lora(network, rank) + sum(len(t.of_base(network)) for t in layers)
-
-
-def _svdiff(network: PatchUNet) -> int:
-    shapes = [t.of_base(network) for t in all_targets(network) if t.tensor == "weight"]
-    return sum(min(matrix(w)) if w.ndim > 1 else len(w) for w in shapes)
-
-
-def _difffit(network: PatchUNet) -> int:
-    total = 0
-    for target in all_targets(network):
-        tensor = target.of_base(network)
-        if target.tensor == "bias" or target.kind == "norm":
-            total += len(tensor)
-        elif target.block == "condition_embed":
-            total += tensor.numel()
-        elif target.module.endswith(("conv2.conv", "out_proj")):
-            total += len(tensor)
-    return total
-
-
-def _sum(network: PatchUNet, chosen: Callable[[Target], bool]) -> int:
-    return sum(t.of_base(network).numel() for t in all_targets(network) if chosen(t))
-
-
-COUNTS: dict[str, Callable[[PatchUNet], int]] = {
-    "none": lambda network: 0,
-    "lora": lambda network: _lora(network, 4),
-    "dora": lambda network: _dora(network, 4),
-    "svdiff": _svdiff,
-    "difffit": _difffit,
-    "bitfit": lambda network: _sum(network, lambda t: t.tensor == "bias"),
-    "norm": lambda network: _sum(network, lambda t: t.kind == "norm"),
-    "attention": lambda network: _sum(network, lambda t: "attention" in t.block),
-    "full": lambda network: sum(p.numel() for p in network.parameters()),
-}
-
-
-@pytest.mark.parametrize("name", sorted(methods()))
-def test_the_count_is_that_of_the_formula(base: Generator, name: str) -> None:
-    expected = COUNTS[name](base.denoiser.network)
-    assert Adapter(base.denoiser.network, method(name, {})).count == expected
-
-
 def test_every_tensor_of_the_network_is_a_target(base: Generator) -> None:
     network = base.denoiser.network
     before = all_targets(network)
@@ -299,93 +202,7 @@ def test_blocks_choose_what_is_changed(base: Generator) -> None:
         Adapter(network, method("norm", {}), ("conv_in",), name="other")
 
 
-def test_bad_settings_are_told() -> None:
-    with pytest.raises(UserError, match="rank must be at least 1, got 0"):
-        method("lora", {"rank": 0})
-    with pytest.raises(UserError, match="alpha must be above 0"):
-        method("dora", {"alpha": 0.0})
-    with pytest.raises(UserError, match="unknown method 'adalora': expected one of attention"):
-        method("adalora", {})
-    with pytest.raises(UserError, match="bitfit has no setting rank: it has none"):
-        method("bitfit", {"rank": 3})
-
-
 def test_a_broken_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be read as an adapter"):
         AdapterFile.read(tmp_path / "a.safetensors")
-
-
-class TestSVDiff:
-    """Han et al. 2023, equation 3."""
-
-    def test_a_shift_moves_its_singular_value_alone(self, base: Generator) -> None:
-        network = base.denoiser.network
-        adapter = Adapter(network, method("svdiff", {}))
-        target = next(t for t in adapter.changes if t.kind == "convolution")
-        before = torch.linalg.svdvals(target.of_base(network).flatten(1).double())
-        shift = adapter.named_parameters()[f"{target.name}.shift"]
-        with torch.no_grad():
-            shift[2] += 0.1 * before[2].float()
-        after = torch.linalg.svdvals(_current(network, target).flatten(1).double())
-        expected = before.clone()
-        expected[2] *= 1.1
-        torch.testing.assert_close(after, expected.sort(descending=True).values, rtol=1e-4, atol=0)
-
-    def test_values_do_not_become_negative(self, base: Generator) -> None:
-        network = base.denoiser.network
-        adapter = Adapter(network, method("svdiff", {}))
-        target = next(t for t in adapter.changes if t.kind == "linear")
-        with torch.no_grad():
-            adapter.named_parameters()[f"{target.name}.shift"].fill_(-1e3)
-        assert _current(network, target).abs().max() < 1e-4
-
-    def test_a_layer_of_zeros_can_move(self, base: Generator) -> None:
-        network = base.denoiser.network
-        last = network.unet.middle_block.resnet_1.conv2.conv
-        nn.init.zeros_(last.weight)
-        adapter = Adapter(network, method("svdiff", {}))
-        last.weight.sum().backward()
-        gradients = {
-            n: p.grad for n, p in adapter.named_parameters().items() if "resnet_1.conv2" in n
-        }
-        assert len(gradients) == 1
-        assert all(g is not None and g.any() for g in gradients.values())
-
-    def test_norms_are_trained_slowly(self, base: Generator) -> None:
-        adapter = Adapter(base.denoiser.network, method("svdiff", {}))
-        factors = dict(zip(adapter.named_parameters(), adapter.rate_factors(), strict=True))
-        assert set(factors.values()) == {1.0, 1e-3}
-        assert all(("norm" in name or "out.0" in name) == (f < 1) for name, f in factors.items())
-
-
-def test_difffit_scales_the_output_of_a_residual_branch(base: Generator) -> None:
-    network = base.denoiser.network
-    before = weights(network)
-    adapter = Adapter(network, method("difffit", {}))
-    with torch.no_grad():
-        for name, parameter in adapter.named_parameters().items():
-            if name.endswith("conv2.conv.weight.scale"):
-                parameter.fill_(0.5)
-    scaled = [n for n in before if ".conv2.conv." in n]
-    after = weights(network)
-    assert scaled
-    for name in before:
-        factor = 1.5 if name in scaled else 1.0
-        torch.testing.assert_close(after[name], factor * before[name])
-
-
-def test_dora_keeps_the_length_of_each_channel(base: Generator) -> None:
-    """Without a change of magnitude, only directions change (Liu et al. 2024, equation 5)."""
-    network = base.denoiser.network
-    before = weights(network)
-    adapter = Adapter(network, method("dora", {"rank": 2}))
-    with torch.no_grad():
-        for name, parameter in adapter.named_parameters().items():
-            if not name.endswith("magnitude"):
-                parameter.add_(0.3)
-    after = weights(network)
-    for target in adapter.changes:
-        old, new = (w[target.name].flatten(1) for w in (before, after))
-        assert (old - new).abs().max() > 1e-3
-        torch.testing.assert_close(new.norm(dim=1), old.norm(dim=1), rtol=1e-4, atol=1e-5)
