@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from models.diffusion.denoiser import Denoiser
@@ -56,7 +58,7 @@ class TrainingLoss(nn.Module):
         self.denoiser = denoiser
         self.shift = shift
 
-    def forward(self, residual: Tensor, *batch: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the sum of the network's errors, the number of values in it, and the shift's mean
         error times that number (0 without shift).
 
