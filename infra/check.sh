@@ -49,26 +49,7 @@ say "registering the generators"
 in_head python -m registry.register
 
 say "searching: one trial of a few steps"
-in_head python - <<'PY'
-from ruamel.yaml import YAML
-
-yaml = YAML()
-with open("params.yaml") as stream:
-    params = yaml.load(stream)
-params["adapt"]["held_out"] = {"samples": 2, "steps": 2}
-params["adapt"]["3d"].update(steps=2, rank=2, targets="attention", site_gain=True)
-params["adapt"]["3d"]["learning_rate"] = 1e-3
-choices = {
-    "rank": [2], "learning_rate": [1e-4, 1e-2], "steps": [2], "targets": ["attention"],
-    "site_gain": [True],
-}
-params["tune"] = {
-    "dim": "3d", "trials": 1, "concurrent": 1, "cpus": 1, "gpus": 0.0, "seed": 0, "samples": 2,
-    "max_copy_share": 1.0, "choices": choices,
-}
-with open("params.yaml", "w") as stream:
-    yaml.dump(params, stream)
-PY
+in_head python - <infra/check_params.py
 in_head timeout 600 python -m training.tune
 in_head python - <<'PY'
 from services.tracking import store
