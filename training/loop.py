@@ -69,7 +69,7 @@ def fit(
     ------
     UserError : if the loss is not a finite number.
     """
-    training_loss = TrainingLoss(denoiser, shift)
+    training_loss = TrainingLoss(denoiser, shift, None if shift is None else data.mean())
     denoiser.network.recompute(settings.recompute)
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process

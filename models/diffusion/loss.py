@@ -51,12 +51,25 @@ class TrainingLoss(nn.Module):
     Parameters
     ----------
     shift : None: there is none.
+    mean_residual : (C, X, Y, Z), the mean r_0 of all training subjects, which is what the shift is
+        compared with in training mode: the few subjects of a batch would say less. In evaluation
+        mode, it is compared with the r_0 of the batch.
     """
 
-    def __init__(self, denoiser: Denoiser, shift: MeanShift | None = None) -> None:
+    mean_residual: Tensor
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        shift: MeanShift | None = None,
+        mean_residual: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        if (shift is None) != (mean_residual is None):
+            raise ValueError("a shift needs the mean residual, and nothing else does")
         self.denoiser = denoiser
         self.shift = shift
+        self.register_buffer("mean_residual", mean_residual, persistent=False)
 
     def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the sum of the network's errors, the number of values in it, and the shift's mean
@@ -68,8 +81,10 @@ class TrainingLoss(nn.Module):
         """
         shift_error = residual.new_zeros(())
         if self.shift is not None:
-            residual = (residual - self.shift()) * self.denoiser.mask
-            shift_error = residual.square().sum() / self.denoiser.mask.expand_as(residual).sum()
-            residual = residual.detach()
+            shift = self.shift()
+            seen = self.mean_residual[None] if self.training else residual
+            off = (seen - shift) * self.denoiser.mask
+            shift_error = off.square().sum() / self.denoiser.mask.expand_as(off).sum()
+            residual = (residual - shift.detach()) * self.denoiser.mask
         total, count = errors(self.denoiser, residual, *batch)
         return total.sum(), count.sum(), shift_error * count.sum()

@@ -144,7 +144,7 @@ def test_the_network_is_not_taught_what_the_shift_knows(tmp_path: Path) -> None:
     generator = tiny_generator("3d")
     data = data_of(generator, tmp_path)
     shift = MeanShift(generator.prior.channels, generator.space)
-    training_loss = TrainingLoss(generator.denoiser, shift)
+    training_loss = TrainingLoss(generator.denoiser, shift, data.mean())
     residual, condition = data.rows(torch.arange(2))
     noise, t = torch.randn_like(residual), torch.tensor([0.2, 0.7])
     error, count, shift_error = training_loss(residual, t, noise, condition)
@@ -152,6 +152,11 @@ def test_the_network_is_not_taught_what_the_shift_knows(tmp_path: Path) -> None:
         g is not None
         for g in torch.autograd.grad(error, [shift.coarse], retain_graph=True, allow_unused=True)
     )
+    # While it trains, the shift is compared with the mean of all subjects.
+    everybody = torch.from_numpy(data.residual.mean(axis=0))[None] * generator.denoiser.mask
+    expected = everybody.square().sum() / generator.denoiser.mask.expand_as(everybody).sum()
+    assert float((shift_error / count).detach()) == pytest.approx(float(expected), rel=1e-5)
+    *_, shift_error = training_loss.eval()(residual, t, noise, condition)
     mask = generator.denoiser.mask.expand_as(residual)
     expected = (residual * mask).square().sum() / mask.sum()
     assert float((shift_error / count).detach()) == pytest.approx(float(expected), rel=1e-5)
