@@ -14,25 +14,13 @@ from contracts.condition import Condition
 from contracts.errors import UserError
 from models.adapters.adapted import AdaptedGenerator, adapted, base_digest, fit, load
 from models.adapters.adapter import Adapter
-from models.adapters.files import AdapterFile
 from models.adapters.method import method, methods
 from models.generator import Generator
-from tests.models.adapters.weights import disturb, gap, weights
+from tests.models.adapters.weights import adapter_file, disturb, gap, weights
 from tests.models.tiny import tiny_generator
 
 WHO = ([Condition(40, "F")], [11], 2)
 TRAINED = [name for name, kind in methods().items() if kind.trains_something]
-
-
-def adapter_file(base: Generator, name: str = "lora", seed: int = 1) -> AdapterFile:
-    """An adapter file with random values."""
-    network = tiny_generator(base.dim).denoiser.network
-    adapter = Adapter(network, method(name, {}))
-    disturb(adapter, seed)
-    gain = np.array([1.1, 0.95, 1], dtype=np.float32)
-    shift = np.full((base.prior.channels, 2, 2, 2), 0.1 * seed, dtype=np.float32)
-    prior = base.prior.with_gain(gain).with_mean_shift(shift)
-    return AdapterFile.of(adapter, base.digest, base.coverage, prior, {})
 
 
 @pytest.fixture
