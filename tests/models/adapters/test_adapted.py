@@ -147,6 +147,14 @@ def test_adapters_are_swapped_on_a_base_and_leave_it_as_it_is() -> None:
     assert all(p.requires_grad for p in base.denoiser.network.parameters())
 
 
+def test_a_base_that_recomputes_activations_can_be_adapted() -> None:
+    base = tiny_generator("3d")
+    one = fit(base, adapter_file(base))
+    expected = AdaptedGenerator([one]).sample(*WHO)
+    base.denoiser.network.recompute(True)
+    np.testing.assert_array_equal(AdaptedGenerator([one]).sample(*WHO), expected)
+
+
 def test_the_strength_multiplies_all_that_an_adapter_changes() -> None:
     base = tiny_generator("3d")
     made = adapted(base, [(adapter_file(base), 1.0)])
