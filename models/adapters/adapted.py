@@ -112,6 +112,13 @@ class AdaptedGenerator(Generator):
         made = AdaptedGenerator([one.at(strength * one.strength) for one in self.adapters])
         return made.with_provenance(self.provenance)
 
+    def merged(self) -> Generator:
+        """Returns the same generator as a whole one, which needs neither base nor adapters.
+
+        Its digest is another one: that of the merged weights.
+        """
+        return Generator(self.config, self.prior, self.denoiser)
+
     def with_provenance(self, provenance: dict[str, Any]) -> AdaptedGenerator:
         """Returns the same generator with another provenance."""
         made = copy.copy(self)

@@ -169,6 +169,16 @@ def test_the_strength_multiplies_all_that_an_adapter_changes() -> None:
     np.testing.assert_array_equal(double.at(0.5).sample(*WHO), made.sample(*WHO))
 
 
+def test_merged_it_needs_no_base(saved: Path) -> None:
+    made = load(saved)
+    assert isinstance(made, AdaptedGenerator)
+    made.merged().save(saved.with_name("merged"))
+    shutil.rmtree(saved.with_name("base"))
+    alone = Generator.load(saved.with_name("merged"))
+    np.testing.assert_array_equal(alone.sample(*WHO), made.sample(*WHO))
+    assert alone.provenance == made.provenance
+
+
 def test_the_digest_names_what_shapes_a_sample(saved: Path) -> None:
     base, file = tiny_generator("3d"), adapter_file(tiny_generator("3d"))
     made = adapted(base, [(file, 1.0)])
