@@ -48,8 +48,8 @@ class FittedAdapter:
 def fit(base: Generator, file: AdapterFile, strength: float = 1.0) -> FittedAdapter:
     """Computes what an adapter adds to its base, which is left as it is.
 
-    This is the slow part of adapting; an `AdaptedGenerator` is then made within a few hundredths
-    of a second, at any strength.
+    This is the slow part; an `AdaptedGenerator` is then made, at any strength, in the time that it
+    takes to copy the network's weights.
 
     Raises
     ------

@@ -193,7 +193,7 @@ class AdapterFile:
             raise UserError(
                 f"the adapter ({self.method}) changes {', '.join(changed[:3])} in another way than "
                 "where it was trained: the weights of its base were decomposed otherwise there; "
-                "adapt again on this machine, or save its `AdaptedGenerator.merged` there and copy that"
+                "adapt again on this machine, or save `AdaptedGenerator.merged` there and copy that"
             )
         adapter.strength = strength
         return adapter
