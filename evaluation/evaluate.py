@@ -92,11 +92,11 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     from evaluation.measured_set import MeasuredSet
     from evaluation.membership import losses
     from evaluation.volume_set import VolumeSet
-    from models.generator import Generator
+    from models.adapters import adapted
 
     kind, dim = name.split("-")
     group = "base" if kind == "base" else "target"
-    generator = Generator.load(MODELS / dim / kind)
+    generator = adapted.load(MODELS / dim / kind)
     derivatives, split = Derivatives.open(DERIVATIVES), Manifest.read(SPLIT)
 
     def real(part: str) -> VolumeSet:

@@ -79,12 +79,12 @@ for dim in 2d 3d; do
 import sys
 import nibabel
 import numpy as np
-from models.generator import Generator
+from models.adapters import adapted
 from registry.champion import fetch_champion
 
 dim = sys.argv[1]
 image = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(sys.stdin.buffer.read()))
-space = Generator.load(fetch_champion(dim).folder).space
+space = adapted.load(fetch_champion(dim).folder).space
 assert image.shape == tuple(space.shape), (image.shape, space.shape)
 values = image.get_fdata()
 assert np.isfinite(values).all() and values.max() > values.min(), "no picture"

@@ -268,11 +268,12 @@ class Generator:
 
     @classmethod
     def load(cls, folder: Path) -> Generator:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote; `models.adapters.adapted.load` reads adapted generators too.
 
         Raises
         ------
-        UserError : if a file is missing or cut short, or the weights do not fit the config.
+        UserError : if a file is missing or cut short, the weights do not fit the config, or the
+            folder holds an adapted generator.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -282,6 +283,11 @@ class Generator:
             raise UserError(f"no generator in {folder}: train one with `dvc repro` first")
         try:
             content = json.loads(path.read_text())
+            if "adapters" in content:
+                raise UserError(
+                    f"the generator in {folder} is an adapter of another one, its base: expected a "
+                    "base here; `models.adapters.adapted.load` reads both kinds"
+                )
             config, sites = from_json(content)
             generator = cls(config, checkpoint.load_prior(folder, sites))
             generator.denoiser.network.load_state_dict(load_file(folder / checkpoint.WEIGHTS_FILE))

@@ -53,6 +53,11 @@ class VersionDescription:
         return self.tags["digest"]
 
     @property
+    def alias(self) -> str:
+        """The name of its version: the group that it generates, ``base`` or ``target``."""
+        return self.tags.get("group", self.tags["kind"])
+
+    @property
     def lineage(self) -> dict[str, str]:
         """The tags that name the data that was read and made."""
         return {key: value for key, value in self.tags.items() if key.startswith("data.")}
@@ -94,7 +99,8 @@ def read_description(dim: Dim) -> ModelDescription:
     from services.tracking.hashes import content_hashes
 
     gate = read_gate(dim)
-    generators = {kind: _load(dim, kind) for kind in KINDS}
+    base = _load(dim, "base")
+    generators: dict[Kind, Generator] = {"base": base, "adapted": _load(dim, "adapted", base)}
     hashes = content_hashes([MODELS / dim / kind for kind in KINDS])
     versions: dict[Kind, VersionDescription] = {}
     for kind, generator in generators.items():
@@ -113,7 +119,7 @@ def read_description(dim: Dim) -> ModelDescription:
             "val_kernel_distance": f"{gate.distance(kind):.6g}",
         }
         if kind == "adapted":
-            tags["base.digest"] = generators["base"].digest
+            tags["base.digest"] = base.digest
         versions[kind] = VersionDescription(
             name=f"{kind}-{dim}",
             folder=folder,
@@ -165,13 +171,13 @@ def _lineage(generator: Generator, folder: Path, made: str) -> dict[str, str]:
     return recorded_tags(folder, made) or read | {data_tag(folder): made}
 
 
-def _load(dim: Dim, kind: Kind) -> Generator:
-    from models.generator import Generator
+def _load(dim: Dim, kind: Kind, base: Generator | None = None) -> Generator:
+    from models.adapters import adapted
 
     folder = MODELS / dim / kind
     if not (folder / "generator.json").exists():
         raise UserError(f"no generator in {folder}; make it with `{_maker(dim, kind)}`")
-    return Generator.load(folder)
+    return adapted.load(folder, base)
 
 
 def _maker(dim: Dim, kind: Kind) -> str:

@@ -25,11 +25,15 @@ def rooms() -> list[Path]:
     return [Path(room.__path__[0]) for room in (contracts, cohort, models)]
 
 
-def save_model(generator: Generator, folder: Path, path: Path, entity: Model) -> None:
+def save_model(name: str, generator: Generator, folder: Path, path: Path, entity: Model) -> None:
     """Write a generator folder as an MLflow model.
+
+    That of an adapted generator holds the adapter alone; its base is another version of the
+    registered model.
 
     Parameters
     ----------
+    name : of the registered model.
     generator : what `folder` holds; its maps and space make the signature.
     folder : what `Generator.save` wrote.
     path : empty folder that the model is written into.
@@ -55,6 +59,7 @@ def save_model(generator: Generator, folder: Path, path: Path, entity: Model) ->
             path,
             python_model=str(Path(__file__).with_name("registered_model.py")),
             artifacts={"generator": str(folder)},
+            model_config={"registered_model": name},
             code_paths=[str(room) for room in rooms()],
             signature=ModelSignature(
                 inputs=Schema(columns),

@@ -22,7 +22,7 @@ def reconcile(model: ModelDescription) -> list[str]:
     """Make the versions, their tags and the champion equal to what the files say.
 
     It may be asked at any time, again after it was stopped, and by several processes at once. The
-    alias moves last, so it always points to a version that is whole.
+    champion moves last, so it is always a version that is whole, as is the base it may need.
 
     Returns
     -------
@@ -38,12 +38,21 @@ def reconcile(model: ModelDescription) -> list[str]:
         for kind, described in model.versions.items():
             found[kind], changed = _version(model.name, described)
             changes += changed
-        chosen = str(found[model.gate.champion].version)
-        champion = versions.champion_version(model.name)
-        if champion is None or str(champion.version) != chosen:
-            versions.promote(model.name, chosen)
-            changes.append(f"champion is now version {chosen} ({model.gate.champion})")
+        for kind, described in model.versions.items():
+            changes += _alias(model.name, described.alias, found[kind], kind)
+        chosen = model.gate.champion
+        changes += _alias(model.name, versions.ALIAS, found[chosen], chosen)
     return changes
+
+
+def _alias(name: str, alias: str, version: ModelVersion, kind: Kind) -> list[str]:
+    """Let an alias point to a version; returns what was changed."""
+    before = versions.named(name, alias)
+    number = str(version.version)
+    if before is not None and str(before.version) == number:
+        return []
+    versions.promote(name, number, alias)
+    return [f"{alias} is now version {number} ({kind})"]
 
 
 def _version(name: str, described: VersionDescription) -> tuple[ModelVersion, list[str]]:
@@ -53,7 +62,9 @@ def _version(name: str, described: VersionDescription) -> tuple[ModelVersion, li
     if version is None:
         version = versions.add(
             name,
-            lambda path, entity: save_model(described.generator, described.folder, path, entity),
+            lambda path, entity: save_model(
+                name, described.generator, described.folder, path, entity
+            ),
             run_id=_source_run(described) or _stand_in(described),
             tags=described.tags,
             description=described.text,

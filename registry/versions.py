@@ -1,4 +1,4 @@
-"""The registered models `dti-2d` and `dti-3d` in MLflow: their versions, tags and alias."""
+"""The registered models `dti-2d` and `dti-3d` in MLflow: their versions, tags and aliases."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def one_at_a_time(uri: str | None = None) -> Iterator[None]:
         yield
 
 
-def champion_version(name: str, uri: str | None = None) -> ModelVersion | None:
-    """The version that carries the champion alias, or None.
+def named(name: str, label: str, uri: str | None = None) -> ModelVersion | None:
+    """The version of a model with an alias or a number, or None.
 
     Raises
     ------
@@ -58,7 +58,9 @@ def champion_version(name: str, uri: str | None = None) -> ModelVersion | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return client.get_model_version_by_alias(name, ALIAS)
+        if label.isdecimal():
+            return client.get_model_version(name, label)
+        return client.get_model_version_by_alias(name, label)
     except MlflowException as error:
         # MLflow has one code for an unknown model and another for an unknown alias.
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -181,9 +183,9 @@ def set_description(version: ModelVersion, text: str, uri: str | None = None) ->
     return True
 
 
-def promote(name: str, version: str, uri: str | None = None) -> None:
-    """Let the champion alias point to a version."""
-    store.client(uri).set_registered_model_alias(name, ALIAS, version)
+def promote(name: str, version: str, alias: str = ALIAS) -> None:
+    """Let an alias point to a version."""
+    store.client().set_registered_model_alias(name, alias, version)
 
 
 @contextmanager

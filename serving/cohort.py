@@ -33,6 +33,8 @@ _SEED = 1_000_000
 @click.option("--seed", default=_SEED, show_default=True, help="Of the first; they count up.")
 @click.option("--steps", type=int, help="Steps of the sampler  [default: 16]")
 @click.option("--site", help="Of generators that were told sites  [default: their average]")
+@click.option("--adapter", help="Alias or version of a registered one  [default: the champion's]")
+@click.option("--strength", type=float, help="Of the adapter; 0: the base  [default: 1]")
 @click.option("--model", type=click.Path(path_type=Path), help="Folder  [default: champion]")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 def main(
@@ -42,22 +44,25 @@ def main(
     seed: int,
     steps: int | None,
     site: str | None,
+    adapter: str | None,
+    strength: float | None,
     model: Path | None,
     output: Path,
 ) -> None:
     """Make a BIDS derivatives folder of synthetic FA and MD; run again, it goes on."""
-    from serving.sampling import champion_model, folder_model
+    from serving.sampling import adapted_model, champion_model, folder_model
 
     if (count is None) == (people is None):
         raise UserError("expected either --count or --people")
     found = champion_model("2d" if dim == "2d" else "3d") if model is None else folder_model(model)
+    found = adapted_model(found, adapter, 1.0 if strength is None else strength)
     if count is not None:
         coverage = found.generator.coverage
         asked = spread(count, coverage.sites.get(site or "", coverage).well_covered)
     else:
         assert people is not None
         asked = read_people(people)
-    options = {"steps": steps, "site": site}
+    options = {"steps": steps, "site": site, "adapter": adapter, "strength": strength}
     given = {name: value for name, value in options.items() if value is not None}
     write(found, asked, output, seed, given)
     say(f"{len(asked)} synthetic subjects in {output}: judge them with")
@@ -116,6 +121,7 @@ def write(
     Parameters
     ----------
     seed : of the first subject; the seeds of the others count up from it.
+    model : with the adapter that the options name.
     options : further fields of each request, such as ``steps`` and ``site``.
 
     Raises

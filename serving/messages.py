@@ -19,6 +19,7 @@ STEPS_LIMIT = 200
 COUNT_LIMIT = 32
 # Browsers and spreadsheets hold whole numbers exactly up to 2^53; 2^31 - 1 is safe everywhere.
 SEED_LIMIT = 2**31 - 1
+STRENGTH_LIMIT = 3
 
 
 class SampleRequest(BaseModel):
@@ -35,6 +36,18 @@ class SampleRequest(BaseModel):
     sex: Literal["F", "M"] = Field(description="Sex, F or M.")
     site: str | None = Field(
         default=None, description="Of generators that were told sites; none: their average."
+    )
+    adapter: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Alias or version number of a registered adapter; none: as the champion is.",
+    )
+    strength: float = Field(
+        default=1.0,
+        ge=0,
+        le=STRENGTH_LIMIT,
+        description="Of the adapter: 0 is the base, 1 as trained, others lie between or beyond.",
     )
     seed: int = Field(default=0, ge=0, le=SEED_LIMIT, description="Fixes the volume.")
     steps: int = Field(default=STEPS, ge=1, le=STEPS_LIMIT, description="Steps of the sampler.")
@@ -59,8 +72,15 @@ class SampleRequest(BaseModel):
         """BIDS subject label that tells what was asked, e.g. ``sub-synth3dage65sexFseed1``."""
         age = f"{self.age:g}".replace(".", "p")
         last = f"to{self.seeds[-1]}" if self.count > 1 else ""
-        site = "" if self.site is None else "site" + "".join(filter(str.isalnum, self.site))
-        return f"sub-synth{self.dim}age{age}sex{self.sex}{site}seed{self.seed}{last}"
+        site = "" if self.site is None else "site" + _plain(self.site)
+        adapter = "" if self.adapter is None else "adapter" + _plain(self.adapter)
+        strength = f"strength{self.strength:g}".replace(".", "p") if self.strength != 1 else ""
+        chosen = adapter + _plain(strength)
+        return f"sub-synth{self.dim}{chosen}age{age}sex{self.sex}{site}seed{self.seed}{last}"
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name))
 
 
 def sample_request(values: dict[str, Any]) -> SampleRequest:

@@ -15,7 +15,14 @@ from contracts import volume
 from contracts.errors import UserError
 from contracts.maps import map_spec
 from serving.messages import Sample, SampleRequest, sample_request
-from serving.sampling import Model, OnStep, champion_model, folder_model, sample
+from serving.sampling import (
+    Model,
+    OnStep,
+    adapted_model,
+    champion_model,
+    folder_model,
+    sample,
+)
 
 # Other processors and library versions round in another way; a share of the map's maximum.
 _ROUNDING = 1e-3
@@ -62,6 +69,8 @@ def request_of(recipe: dict[str, Any]) -> SampleRequest:
             "age": recipe["Age"],
             "sex": recipe["Sex"],
             "site": recipe.get("Site"),
+            "adapter": recipe.get("Adapter"),
+            "strength": recipe.get("Strength", 1.0),
             "seed": recipe["Seeds"][0],
             "steps": recipe["Steps"],
             "map": map_spec(recipe["Parameter"]).name,
@@ -85,7 +94,7 @@ def replay(path: Path, folder: Path | None = None, on_step: OnStep | None = None
     recipe = read_recipe(path)
     request = request_of(recipe)
     model = champion_model(request.dim) if folder is None else folder_model(folder)
-    _check_digest(model, recipe)
+    _check_digest(adapted_model(model, request.adapter, request.strength), recipe)
     made = sample(model, request, threads=int(recipe["Threads"]), on_step=on_step)
     before, _ = volume.read(path)
     after = _values(made.volume)

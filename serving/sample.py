@@ -22,6 +22,8 @@ from contracts.errors import UserError
 @click.option("--age", type=float, help="Years.")
 @click.option("--sex", help="F or M.")
 @click.option("--site", help="Of generators that were told sites  [default: their average]")
+@click.option("--adapter", help="Alias or version of a registered one  [default: the champion's]")
+@click.option("--strength", type=float, help="Of the adapter; 0: the base  [default: 1]")
 @click.option("--seed", type=int, help="Fixes the volume  [default: 0]")
 @click.option("--steps", type=int, help="Steps of the sampler  [default: 16]")
 @click.option("--map", help="fa, md, ad or rd  [default: fa]")

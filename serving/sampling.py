@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from contracts.bids import map_name
 from contracts.errors import UserError
 from contracts.maps import map_spec
 from models.config import Dim
+from serving.adapters import Adapters
 from serving.messages import Sample, SampleRequest
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ class Model:
     ----------
     version : of the registered model; ``unregistered`` for one that came from a folder.
     digest : content hash of the generator.
+    adapters : that can be put on its base by name; None for one that came from a folder.
     """
 
     name: str
     version: str
     digest: str
     generator: Generator
+    adapters: Adapters | None = None
 
 
 def champion_model(dim: Dim) -> Model:
@@ -52,26 +55,62 @@ def champion_model(dim: Dim) -> Model:
     ------
     UserError : if there is none, or its files are not those that were registered.
     """
-    from models.generator import Generator
+    from models.adapters import adapted
     from registry.champion import fetch_champion
 
     found = fetch_champion(dim)
-    generator = Generator.load(found.folder)
+    generator = adapted.load(found.folder)
     digest = generator.digest
     if digest != found.digest:
         raise UserError(
             f"{found.name} version {found.version}: expected digest {found.digest}, found {digest} "
             f"in {found.folder}; delete that folder to have it fetched again"
         )
-    return Model(found.name, found.version, digest, generator)
+    base = generator.base if isinstance(generator, adapted.AdaptedGenerator) else generator
+    return Model(found.name, found.version, digest, generator, Adapters(base))
 
 
 def folder_model(folder: Path) -> Model:
     """A generator from its folder; a UserError if there is none."""
-    from models.generator import Generator
+    from models.adapters import adapted
 
-    generator = Generator.load(folder)
+    generator = adapted.load(folder)
     return Model(folder.resolve().name, "unregistered", generator.digest, generator)
+
+
+def adapted_model(model: Model, adapter: str | None, strength: float) -> Model:
+    """A model with another adapter on its base, or with its own at another strength.
+
+    Parameters
+    ----------
+    adapter : alias or version number of a registered adapter; None: the model's own.
+    strength : factor on what the adapter changes, from 0 (the base) through 1 (as trained) on.
+
+    Raises
+    ------
+    UserError : if there is no such adapter, it was made for another base, or a strength is asked of
+        a model without any.
+    """
+    if adapter is None and strength == 1:
+        return model
+    from models.adapters.adapted import AdaptedGenerator
+
+    version, generator = model.version, model.generator
+    if adapter is not None:
+        if model.adapters is None:
+            raise UserError(
+                f"adapter '{adapter}' is a name in the registry, and {model.name} came from a "
+                "folder: name the folder of the adapted generator instead, or no folder"
+            )
+        version, generator = model.adapters.get(adapter)
+    if strength != 1:
+        if not isinstance(generator, AdaptedGenerator):
+            raise UserError(
+                f"strength {strength:g} needs an adapter, and {model.name} version {version} is a "
+                "base: name an adapter, or leave the strength at 1"
+            )
+        generator = generator.at(strength)
+    return replace(model, version=version, digest=generator.digest, generator=generator)
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -101,9 +140,12 @@ def sample(
 
     Raises
     ------
-    UserError : if the model is of another dimension or does not make the requested map.
+    UserError : if the model is of another dimension or does not make the requested map; and as
+        `adapted_model`.
     """
-    _check(model, request)
+    _check_dim(model, request)
+    model = adapted_model(model, request.adapter, request.strength)
+    _check_map(model, request)
     return sample_maps(model, request, [request.map], threads, on_step)[0]
 
 
@@ -114,7 +156,12 @@ def sample_maps(
     threads: int = THREADS,
     on_step: OnStep | None = None,
 ) -> list[Sample]:
-    """The same volumes as `sample` gives for each of these maps, sampled once."""
+    """The same volumes as `sample` gives for each of these maps, sampled once.
+
+    Parameters
+    ----------
+    model : with the adapter that is requested, see `adapted_model`.
+    """
     generator = model.generator
     with _torch_threads(threads):
         made = generator.sample(
@@ -134,11 +181,14 @@ def sample_maps(
     return out
 
 
-def _check(model: Model, request: SampleRequest) -> None:
-    generator = model.generator
-    if generator.dim != request.dim:
-        raise UserError(f"{model.name} is a {generator.dim} generator: ask for {generator.dim}")
-    known = [spec.name for spec in generator.maps]
+def _check_dim(model: Model, request: SampleRequest) -> None:
+    dim = model.generator.dim
+    if dim != request.dim:
+        raise UserError(f"{model.name} is a {dim} generator: ask for {dim}")
+
+
+def _check_map(model: Model, request: SampleRequest) -> None:
+    known = [spec.name for spec in model.generator.maps]
     if request.map not in known:
         raise UserError(
             f"{model.name} version {model.version} makes {', '.join(known)}, not {request.map}"
@@ -153,6 +203,9 @@ def _recipe(model: Model, request: SampleRequest, threads: int) -> dict[str, Any
         "Model": model.name,
         "ModelVersion": model.version,
         "ModelDigest": model.digest,
+        # The number, since an alias may move to another version.
+        **({} if request.adapter is None else {"Adapter": model.version}),
+        **({} if request.strength == 1 else {"Strength": request.strength}),
         "Dim": request.dim,
         "Parameter": spec.label,
         "Units": spec.unit or "1",

@@ -85,7 +85,7 @@ def adapt_generator(
     Parameters
     ----------
     base : folder of a trained generator; only read.
-    out : folder for ``adapter.safetensors`` and the merged generator.
+    out : folder for the adapted generator, ``generator.json`` and ``adapter.safetensors``.
     work : folder for checkpoints.
     kept : folder for what all adapters of this base and group share.
 
@@ -94,6 +94,7 @@ def adapt_generator(
     UserError : if the base is missing or was never trained.
     """
     from evaluation.held_out import score
+    from models.adapters.adapted import adapted
     from models.adapters.adapter import Adapter
     from models.adapters.files import ADAPTER_FILE, AdapterFile
     from models.adapters.method import method
@@ -158,23 +159,21 @@ def adapt_generator(
             val,
         )
     seconds = time.monotonic() - started
-    generator, trainable = made(), sum(p.numel() for p in parameters)
-    file = AdapterFile.of(adapter, original.digest, config.coverage, generator.prior, {})
-    adapter.merge()
+    trainable = sum(p.numel() for p in parameters)
+    file = AdapterFile.of(adapter, original.digest, config.coverage, made().prior, {})
     quality = score(
-        generator,
+        adapted(original, [(file, 1.0)]),
         data.train.volumes,
         data.val.volumes,
         data.val.conditions,
         held_out.samples,
         held_out.steps,
     )
-    path = out / ADAPTER_FILE
     scores = {
         "val_kernel_distance": quality.kernel_distance,
         "val_copy_share": quality.copy_share,
     }
-    replace(file, scores=scores).write(path)
+    generator = adapted(original, [(replace(file, scores=scores), 1.0)])
     provenance = {
         "stage": "adapt",
         "group": "target",
@@ -188,7 +187,7 @@ def adapt_generator(
         copy_share=quality.copy_share,
         trainable=trainable,
         trainable_share=trainable / total,
-        adapter_bytes=path.stat().st_size,
+        adapter_bytes=(out / ADAPTER_FILE).stat().st_size,
         seconds=seconds,
         final_loss=losses and losses.training,
         val_loss=losses and losses.best_held_out,
@@ -200,6 +199,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     """Adapt the base of `dim`, save to ``data/models/<dim>/adapted`` and log the run."""
     from cohort.stage_output import whole_folder
     from evaluation.held_out import score
+    from models.adapters import adapted
     from models.generator import Generator
     from training import stage
 
@@ -234,7 +234,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
                 result = adapt_generator(
                     base, folder, settings, held_out, data, work, paths.WORK, run
                 )
-                generator = Generator.load(folder)
+                generator = adapted.load(folder, original)
                 generator.with_provenance({**generator.provenance, **tags}).save(folder)
                 stage.write_json(folder / "run.json", {"run_id": run.id, "tracking_uri": run.uri})
             run.tags({"digest": generator.digest, "group": "target", "base": original.digest})

@@ -50,6 +50,8 @@ class Adapter:
         self.method = method
         self.blocks = tuple(blocks)
         self.name = name
+        # While merged: the base's tensors, and the strength at which the changes are in them.
+        self._merged: dict[Target, tuple[torch.Tensor, float]] = {}
         targets = in_blocks(network, blocks)
         generator = torch.Generator().manual_seed(seed)
         tensors = {target: target.of_base(network) for target in targets}
@@ -109,7 +111,35 @@ class Adapter:
 
     def merge(self) -> None:
         """Makes the changes, at their strength, part of the network, and takes the adapter out."""
+        kept = {
+            target: (target.of_base(self.network).detach().clone(), changed.strengths[self.name])
+            for target, changed in self._changed()
+        }
         self._remove(keep_change=True)
+        self._merged = kept
+
+    def unmerge(self) -> None:
+        """Puts a merged adapter beside the tensors again; the base comes back bit for bit.
+
+        Raises
+        ------
+        RuntimeError : if the adapter is not merged, or the tensors were changed since.
+        """
+        if self.changes and not self._merged:
+            raise RuntimeError(f"the adapter {self.name} is not merged")
+        with torch.no_grad():
+            for target, (base, strength) in self._merged.items():
+                merged = base + strength * self.changes[target](base)
+                if not torch.equal(target.of_base(self.network), merged):
+                    raise RuntimeError(
+                        f"{target.name} was changed after {self.name} was merged: adapters are "
+                        "unmerged in the opposite order"
+                    )
+            for target, (base, strength) in self._merged.items():
+                target.of_base(self.network).copy_(base)
+                module = self.network.get_submodule(target.module)
+                change.add(module, target.tensor, self.name, self.changes[target], strength)
+        self._merged = {}
 
     def detach(self) -> None:
         """Takes the adapter out; the network is as before, bit for bit."""

@@ -41,14 +41,16 @@ class ChangedTensor(nn.Module):
         return changed
 
 
-def add(module: nn.Module, tensor: str, adapter: str, change: Change) -> None:
-    """Adds the change of an adapter to a tensor of a module, at strength 1."""
+def add(
+    module: nn.Module, tensor: str, adapter: str, change: Change, strength: float = 1.0
+) -> None:
+    """Adds the change of an adapter to a tensor of a module."""
     changed = changed_tensor(module, tensor)
     if changed is None:
         changed = ChangedTensor()
         parametrize.register_parametrization(module, tensor, changed)
     changed.changes[adapter] = change
-    changed.strengths[adapter] = 1.0
+    changed.strengths[adapter] = strength
 
 
 def remove(module: nn.Module, tensor: str, adapter: str, keep_change: bool) -> None:

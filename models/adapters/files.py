@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from models.adapters.adapter import Adapter
 from models.adapters.method import method
 from models.coverage import Coverage
 from models.diffusion.network import PatchUNet
-from models.generator import Generator
 from models.prior.prior import Prior
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -132,19 +131,36 @@ class AdapterFile:
 
         content = {
             "format": _FORMAT,
-            "method": self.method,
-            "settings": self.settings,
-            "blocks": list(self.blocks),
-            "base": self.base,
+            **self._identity(),
             "coverage": self.coverage.to_json(),
             "checksums": dict(self.checksums),
             "scores": dict(self.scores),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(self._all_tensors(), path, metadata={_KEY: json.dumps(content)})
+
+    @property
+    def digest(self) -> str:
+        """Short hash of everything that shapes the samples of its base with it."""
+        content = hashlib.sha256(json.dumps(self._identity(), sort_keys=True).encode())
+        for name, tensor in sorted(self._all_tensors().items()):
+            content.update(name.encode())
+            content.update(tensor.contiguous().numpy().tobytes())
+        return content.hexdigest()[:16]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "settings": self.settings,
+            "blocks": list(self.blocks),
+            "base": self.base,
+        }
+
+    def _all_tensors(self) -> dict[str, Tensor]:
         tensors = {**self.tensors, _GAIN: torch.from_numpy(self.gain)}
         if self.mean_shift is not None:
             tensors[_SHIFT] = torch.from_numpy(self.mean_shift)
-        save_file(tensors, path, metadata={_KEY: json.dumps(content)})
+        return tensors
 
     def attach(self, network: PatchUNet, name: str = "adapter", strength: float = 1.0) -> Adapter:
         """Puts the adapter into the network of its base.
@@ -177,38 +193,7 @@ class AdapterFile:
             raise UserError(
                 f"the adapter ({self.method}) changes {', '.join(changed[:3])} in another way than "
                 "where it was trained: the weights of its base were decomposed otherwise there; "
-                "merge it there and copy the merged generator"
+                "adapt again on this machine, or save `AdaptedGenerator.merged` there and copy that"
             )
         adapter.strength = strength
         return adapter
-
-
-def adapted(base: Generator, files: Sequence[tuple[AdapterFile, float]]) -> Generator:
-    """Returns the generator that adapters make of their base, which is left as it is.
-
-    Parameters
-    ----------
-    files : adapters and their strengths. The changes of several add up, and so do their shifts of
-        the mean; the site gain is the product of theirs, each to the power of its strength.
-
-    Raises
-    ------
-    UserError : if an adapter was made for another base.
-    """
-    digest = base.digest
-    denoiser = copy.deepcopy(base.denoiser)
-    gain = base.prior.site_gain.astype(np.float64)
-    shift = base.prior.mean_shift
-    for i, (file, strength) in enumerate(files):
-        if file.base != digest:
-            raise UserError(
-                f"the adapter ({file.method}) adapts the generator {file.base}, this one is "
-                f"{digest}: load the base it was trained on, or adapt again"
-            )
-        file.attach(denoiser.network, f"adapter_{i}", strength)
-        gain *= (file.gain / base.prior.site_gain) ** strength
-        if file.mean_shift is not None:
-            shift = strength * file.mean_shift + (0 if shift is None else shift)
-    prior = base.prior.with_gain(gain.astype(np.float32)).with_mean_shift(shift)
-    coverage = files[-1][0].coverage if files else base.coverage
-    return Generator(replace(base.config, coverage=coverage), prior, denoiser)

@@ -59,6 +59,16 @@ def test_training_a_base_depends_on_no_adapter() -> None:
     assert not [dep for dep in STAGES["train"]["deps"] if dep.startswith("models/adapters/")]
 
 
+def test_a_stage_that_reads_an_adapted_generator_depends_on_its_base() -> None:
+    data = [
+        {dep for dep in stage["deps"] if not stages.is_code(dep)}
+        for stage in STAGES.values()
+        if any("kind}" in dep or dep.endswith("/adapted") for dep in stage["deps"])
+    ]
+    assert data
+    assert all(any(dep.endswith("/base") for dep in deps) for deps in data)
+
+
 def test_every_package_of_ours_is_looked_at() -> None:
     tracked = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from contracts.paths import MODELS, REPORTS
+from models.adapters.adapted import adapted
 from models.config import Dim
+from models.generator import Generator
 from registry.gate import KINDS, Kind
 from services.tracking import start_run
+from tests.models.adapters.weights import adapter_file
 from tests.models.tiny import tiny_generator
 
 # What a training writes into generator.json of where it came from.
@@ -25,17 +28,25 @@ def write_chain(dims: tuple[Dim, ...] = get_args(Dim)) -> dict[tuple[Dim, Kind],
     """
     runs: dict[tuple[Dim, Kind], str] = {}
     for dim in dims:
-        for place, kind in enumerate(KINDS):
-            seed = 2 * get_args(Dim).index(dim) + place
-            runs[dim, kind] = write_generator(dim, kind, seed)
+        for kind in KINDS:
+            runs[dim, kind] = write_generator(dim, kind)
         write_distances(dim, base=0.5, adapted=0.2)
     return runs
 
 
-def write_generator(dim: Dim, kind: Kind, seed: int) -> str:
+def made(dim: Dim, kind: Kind, seed: int = 1) -> Generator:
+    """What `write_generator` writes; the base is one and the same for all seeds."""
+    base = tiny_generator(dim, seed=7)
+    if kind == "base":
+        return base.with_provenance({**LINEAGE, "group": "base"})
+    generator = adapted(base, [(adapter_file(base, seed=seed), 1.0)])
+    return generator.with_provenance({**LINEAGE, "group": "target"})
+
+
+def write_generator(dim: Dim, kind: Kind, seed: int = 1) -> str:
     """Write a generator, its run and its evaluation; returns the run's id."""
     folder = MODELS / dim / kind
-    generator = tiny_generator(dim, seed=seed).with_provenance(dict(LINEAGE))
+    generator = made(dim, kind, seed)
     generator.save(folder)
     with start_run("e", f"{kind}-{dim}", {"lr": 0.1}, {"stage": "train", **LINEAGE}) as run:
         pass

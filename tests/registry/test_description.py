@@ -11,8 +11,7 @@ from contracts.errors import UserError
 from contracts.paths import MODELS, REPORTS
 from registry.description import read_description
 from services.tracking.hashes import content_hashes
-from tests.models.tiny import tiny_generator
-from tests.registry.chain import LINEAGE, write_chain, write_json
+from tests.registry.chain import LINEAGE, made, write_chain, write_json
 
 
 @pytest.fixture
@@ -38,10 +37,10 @@ def test_the_tags_are_scores_gate_and_lineage(chain: None) -> None:
     model = read_description("3d")
     version = model.versions["adapted"]
     assert version.tags["gate"] == "passed"
-    assert version.tags["base.digest"] == tiny_generator("3d", seed=2).digest
+    assert version.tags["base.digest"] == made("3d", "base").digest
     assert version.tags["test.fa_error"] == "0.02 [0.01, 0.03] (gaussian 0.03, real 0.01)"
     assert LINEAGE.items() <= version.tags.items()
-    assert model.to_json()["digest"] == version.digest == tiny_generator("3d", seed=3).digest
+    assert model.to_json()["digest"] == version.digest == made("3d", "adapted").digest
 
 
 def test_the_lineage_is_that_of_the_lock_that_recorded_these_files(chain: None) -> None:

@@ -21,8 +21,7 @@ from registry.description import read_description
 from registry.reconciliation import reconcile
 from registry.register import REGISTRY, register
 from services.tracking import store
-from tests.models.tiny import tiny_generator
-from tests.registry.chain import LINEAGE, write_chain, write_distances, write_generator
+from tests.registry.chain import LINEAGE, made, write_chain, write_distances, write_generator
 
 DIM: Dim = "3d"
 NAME = versions.model_name(DIM)
@@ -56,7 +55,7 @@ def held() -> dict[str, dict[str, str]]:
 
 
 def champion() -> str:
-    version = versions.champion_version(NAME)
+    version = versions.named(NAME, versions.ALIAS)
     assert version is not None
     return str(version.version)
 
@@ -64,7 +63,7 @@ def champion() -> str:
 def test_every_version_leads_back_and_the_champion_is_what_was_saved(runs: dict[Any, str]) -> None:
     mend()
     found = fetch_champion(DIM)
-    assert found.digest == tiny_generator(DIM, seed=3).digest
+    assert found.digest == made(DIM, "adapted").digest
     for file in (MODELS / DIM / "adapted").glob("*.safetensors"):
         assert (found.folder / file.name).read_bytes() == file.read_bytes()
     version = versions.find(NAME, found.digest)
@@ -111,7 +110,7 @@ def test_after_a_revert_the_alias_is_back_and_there_is_no_other_version(
     mend()
     assert len(held()) == 3
     assert champion() == first
-    assert fetch_champion(DIM).digest == tiny_generator(DIM, seed=3).digest
+    assert fetch_champion(DIM).digest == made(DIM, "adapted").digest
 
 
 def test_another_store_gets_the_same_versions_and_stand_ins(
@@ -122,7 +121,7 @@ def test_another_store_gets_the_same_versions_and_stand_ins(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", empty_store)
     mend()
     assert held() == here
-    version = versions.champion_version(NAME)
+    version = versions.named(NAME, versions.ALIAS)
     assert version is not None
     stand_in = store.client().get_run(version.run_id)
     assert stand_in.info.run_id != runs[DIM, "adapted"]
@@ -178,10 +177,10 @@ def test_a_kill_leaves_the_alias_on_a_whole_version(
         with pytest.raises(KeyboardInterrupt):
             mend()
     assert champion() == first
-    assert fetch_champion(DIM).digest == tiny_generator(DIM, seed=3).digest
+    assert fetch_champion(DIM).digest == made(DIM, "adapted").digest
     mend()
     assert len(held()) == 3
-    assert fetch_champion(DIM).digest == tiny_generator(DIM, seed=9).digest
+    assert fetch_champion(DIM).digest == made(DIM, "adapted", seed=9).digest
 
 
 def test_two_at_once_make_one_version_each(runs: dict[Any, str]) -> None:

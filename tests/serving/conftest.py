@@ -24,7 +24,7 @@ from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.prior.prior import Prior
 from registry import champion
-from registry.champion import Champion
+from registry.champion import Fetched
 from serving.messages import DIMS
 
 # Voxels of three sizes, a turn about x and an x axis that runs to the left: a swapped axis, sign
@@ -79,19 +79,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[Dim, Path]:
     return {dim: root / f"tiny-{dim}" for dim in DIMS}
 
 
-def registered(folders: dict[Dim, Path]) -> dict[Dim, Champion]:
+def registered(folders: dict[Dim, Path]) -> dict[Dim, Fetched]:
     """What the registry would say of these folders."""
     return {
-        dim: Champion(f"dti-{dim}", "3", Generator.load(folder).digest, folder)
+        dim: Fetched(f"dti-{dim}", "3", Generator.load(folder).digest, folder)
         for dim, folder in folders.items()
     }
 
 
 @contextmanager
-def registry_of(present: dict[Dim, Champion]) -> Iterator[None]:
+def registry_of(present: dict[Dim, Fetched]) -> Iterator[None]:
     """The registry has these champions and no others."""
 
-    def found(dim: Dim) -> Champion:
+    def found(dim: Dim) -> Fetched:
         if dim not in present:
             raise UserError(f"no model 'dti-{dim}@champion': train and register one: dvc repro")
         return present[dim]
@@ -118,7 +118,7 @@ def started() -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def champions(folders: dict[Dim, Path]) -> Iterator[dict[Dim, Champion]]:
+def champions(folders: dict[Dim, Path]) -> Iterator[dict[Dim, Fetched]]:
     """The registry's champions; a test may take one away or change it."""
     present = registered(folders)
     with registry_of(present):

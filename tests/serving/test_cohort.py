@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from cohort.derivatives import Derivatives
 from evaluation.volume_set import read_folder
 from models.config import Dim
-from registry.champion import Champion
+from registry.champion import Fetched
 from serving.cohort import main, spread
 from serving.sample import main as sample
 
@@ -27,7 +27,7 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
 
 
 def test_it_opens_as_derivatives_and_as_a_folder_to_audit(
-    champions: dict[Dim, Champion], tmp_path: Path
+    champions: dict[Dim, Fetched], tmp_path: Path
 ) -> None:
     out = tmp_path / "synthetic"
     code, said, _ = run("--count", "3", *STEPS, "--output", out)
@@ -43,7 +43,7 @@ def test_it_opens_as_derivatives_and_as_a_folder_to_audit(
     assert json.loads((out / "dataset_description.json").read_text())["Simulated"] is True
 
 
-def test_each_map_is_that_of_the_service(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+def test_each_map_is_that_of_the_service(champions: dict[Dim, Fetched], tmp_path: Path) -> None:
     table = tmp_path / "asked.tsv"
     table.write_text("participant_id\tage\tsex\nA1\t65\tF\nsub-B2\t30.5\tM\n")
     out = tmp_path / "synthetic"
@@ -56,7 +56,7 @@ def test_each_map_is_that_of_the_service(champions: dict[Dim, Champion], tmp_pat
 
 
 def test_what_is_there_stays_and_what_is_cut_short_is_made_again(
-    champions: dict[Dim, Champion], tmp_path: Path
+    champions: dict[Dim, Fetched], tmp_path: Path
 ) -> None:
     out = tmp_path / "synthetic"
     run("--count", "2", *STEPS, "--output", out)
@@ -73,13 +73,13 @@ def test_what_is_there_stays_and_what_is_cut_short_is_made_again(
     assert "name an empty folder" in told
 
 
-def test_ages_are_ages_trained_on(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+def test_ages_are_ages_trained_on(champions: dict[Dim, Fetched], tmp_path: Path) -> None:
     out = tmp_path / "synthetic"
     code, _, told = run("--count", "2", "--steps", "1", "--output", out)
     assert (code, "warning" in told) == (0, False)
 
 
-def test_an_unknown_site_is_told(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+def test_an_unknown_site_is_told(champions: dict[Dim, Fetched], tmp_path: Path) -> None:
     code, _, told = run("--count", "1", "--site", "Mars", "--output", tmp_path / "synthetic")
     assert code == 2
     assert "unknown site 'Mars'" in told
@@ -102,7 +102,7 @@ def test_ages_fill_the_range_and_both_sexes_are_there() -> None:
     ],
 )
 def test_a_wrong_table_is_told(
-    table: str, expected: str, champions: dict[Dim, Champion], tmp_path: Path
+    table: str, expected: str, champions: dict[Dim, Fetched], tmp_path: Path
 ) -> None:
     path = tmp_path / "asked.tsv"
     path.write_text(table)
@@ -112,7 +112,7 @@ def test_a_wrong_table_is_told(
     assert not (tmp_path / "out").exists()
 
 
-def test_one_of_count_and_people(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+def test_one_of_count_and_people(champions: dict[Dim, Fetched], tmp_path: Path) -> None:
     code, _, told = run("--output", tmp_path / "out")
     assert code == 2
     assert "either --count or --people" in told

@@ -10,7 +10,7 @@ import pytest
 from contracts import volume
 from contracts.errors import UserError
 from models.config import Dim
-from registry.champion import Champion
+from registry.champion import Fetched
 from serving.messages import sample_request
 from serving.replay import read_recipe, replay, request_of
 from serving.sampling import champion_model, folder_model, sample
@@ -36,7 +36,7 @@ def test_the_same_generator_gives_the_same_bits(exported: Path, folders: dict[Di
     assert again.sample.volume == exported.read_bytes()
 
 
-def test_the_champion_replays_its_own(exported: Path, champions: dict[Dim, Champion]) -> None:
+def test_the_champion_replays_its_own(exported: Path, champions: dict[Dim, Fetched]) -> None:
     made = sample(champion_model("2d"), REQUEST).save(exported)
     assert replay(made).sample.volume == made.read_bytes()
 

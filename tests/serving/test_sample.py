@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from models.config import Dim
-from registry.champion import Champion
+from registry.champion import Fetched
 from serving.sample import main
 
 ASKED = ["--dim", "3d", "--age", "65", "--sex", "F", "--seed", "1", "--steps", "2", "--map", "fa"]
@@ -21,7 +21,7 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_champion_is_sampled(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+def test_the_champion_is_sampled(champions: dict[Dim, Fetched], tmp_path: Path) -> None:
     output = tmp_path / "new" / "fa.nii.gz"
     code, said, _ = run(*ASKED, "--output", output)
     assert (code, said.strip()) == (0, str(output))
@@ -35,7 +35,7 @@ def test_the_champion_is_sampled(champions: dict[Dim, Champion], tmp_path: Path)
 
 
 def test_the_default_name_tells_the_request(
-    champions: dict[Dim, Champion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champions: dict[Dim, Fetched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(*ASKED)
@@ -43,7 +43,7 @@ def test_the_default_name_tells_the_request(
     assert made.name == "sub-synth3dage65sexFseed1_space-tiny_model-tensor_param-fa_dwimap.nii.gz"
 
 
-def test_a_warning_goes_to_stderr(champions: dict[Dim, Champion], tmp_path: Path) -> None:
+def test_a_warning_goes_to_stderr(champions: dict[Dim, Fetched], tmp_path: Path) -> None:
     arguments = ["--age", "90", "--sex", "F", "--steps", "1", "--output", str(tmp_path / "old")]
     code, said, told = run(*arguments)
     assert code == 0
@@ -70,7 +70,7 @@ def test_a_mistake_is_one_line(arguments: list[str], expected: str) -> None:
     assert told.count("\n") == 1
 
 
-def test_no_champion_says_how_to_get_one(champions: dict[Dim, Champion]) -> None:
+def test_no_champion_says_how_to_get_one(champions: dict[Dim, Fetched]) -> None:
     del champions["3d"]
     code, _, told = run(*ASKED)
     assert code == 2

@@ -16,7 +16,7 @@ from contracts import volume
 from contracts.errors import UserError
 from contracts.maps import MAPS, map_spec
 from models.config import Dim
-from registry.champion import Champion
+from registry.champion import Fetched
 from serving.messages import SampleRequest, sample_request
 from serving.sampling import champion_model, describe, folder_model, sample
 from tests.serving.conftest import AGES, SPACE
@@ -159,14 +159,14 @@ def test_a_generator_of_another_dimension_is_refused(folders: dict[Dim, Path]) -
         sample(folder_model(folders["2d"]), ask(dim="3d"))
 
 
-def test_the_champion_is_the_registered_one(champions: dict[Dim, Champion]) -> None:
+def test_the_champion_is_the_registered_one(champions: dict[Dim, Fetched]) -> None:
     model = champion_model("3d")
     assert (model.name, model.version) == ("dti-3d", "3")
     assert describe(model)["digest"] == champions["3d"].digest
     assert describe(model)["age_coverage"] == list(AGES)
 
 
-def test_a_champion_with_other_content_is_refused(champions: dict[Dim, Champion]) -> None:
+def test_a_champion_with_other_content_is_refused(champions: dict[Dim, Fetched]) -> None:
     champions["3d"] = replace(champions["3d"], digest="0" * 16)
     with pytest.raises(UserError, match="expected digest 0000"):
         champion_model("3d")

@@ -57,7 +57,7 @@ def champion_store(
             pass
         version = versions.add(
             name,
-            lambda path, entity: save_model(generator, folder, path, entity),
+            lambda path, entity: save_model(name, generator, folder, path, entity),
             run_id=run.id,
             tags={"digest": generator.digest},
             description="",

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from contracts import volume
 from models.config import Dim
 from models.generator import Generator
-from registry.champion import Champion
+from registry.champion import Fetched
 from serving.messages import sample_request
 from serving.sampling import champion_model, sample
 from tests.serving.conftest import AGES, SPACE, started
@@ -40,7 +40,7 @@ def test_a_sample_is_a_file_with_its_recipe(service: TestClient, tmp_path: Path)
     "change", [{}, {"dim": "2d"}, {"map": "md"}, {"count": 3}, {"age": 65.25, "sex": "M"}], ids=str
 )
 def test_service_and_library_give_the_same_bytes(
-    service: TestClient, champions: dict[Dim, Champion], change: dict[str, Any]
+    service: TestClient, champions: dict[Dim, Fetched], change: dict[str, Any]
 ) -> None:
     asked = {**ASKED, **change}
     request = sample_request(asked)
@@ -138,7 +138,7 @@ def test_an_age_outside_the_coverage_is_made_and_told(service: TestClient) -> No
     assert json.loads(answer.headers["x-recipe"])["Warnings"] == [answer.headers["x-warning"]]
 
 
-def test_models_are_listed(service: TestClient, champions: dict[Dim, Champion]) -> None:
+def test_models_are_listed(service: TestClient, champions: dict[Dim, Fetched]) -> None:
     listed = {entry["dim"]: entry for entry in service.post("/models").json()}
     assert {dim: entry["digest"] for dim, entry in listed.items()} == {
         dim: champion.digest for dim, champion in champions.items()
@@ -169,7 +169,7 @@ def test_openapi_tells_the_fields(service: TestClient) -> None:
     assert "/models" in spec["paths"]
 
 
-def test_a_missing_champion_stops_only_its_own_dimension(champions: dict[Dim, Champion]) -> None:
+def test_a_missing_champion_stops_only_its_own_dimension(champions: dict[Dim, Fetched]) -> None:
     del champions["2d"]
     with started() as client:
         refused = client.post("/sample", json={**ASKED, "dim": "2d"})
@@ -181,7 +181,7 @@ def test_a_missing_champion_stops_only_its_own_dimension(champions: dict[Dim, Ch
         assert client.get("/readyz").status_code == 200
 
 
-def test_without_any_champion_it_lives_but_is_not_ready(champions: dict[Dim, Champion]) -> None:
+def test_without_any_champion_it_lives_but_is_not_ready(champions: dict[Dim, Fetched]) -> None:
     champions.clear()
     with started() as client:
         assert client.get("/livez").status_code == 200

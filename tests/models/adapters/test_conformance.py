@@ -12,8 +12,9 @@ import torch
 
 from contracts.condition import Condition
 from contracts.errors import UserError
+from models.adapters.adapted import adapted
 from models.adapters.adapter import Adapter
-from models.adapters.files import AdapterFile, adapted
+from models.adapters.files import AdapterFile
 from models.adapters.method import Method, method, methods
 from models.adapters.targets import all_targets, blocks
 from models.generator import Generator
@@ -106,6 +107,40 @@ def test_the_base_stays_and_comes_back_bit_for_bit(base: Generator, trained_meth
     assert base.digest == digest
 
 
+def test_unmerged_is_as_before(base: Generator, trained_method: Method) -> None:
+    network = base.denoiser.network
+    digest = base.digest
+    adapter = Adapter(network, trained_method)
+    disturb(adapter)
+    adapter.strength = 1.5
+    before = weights(network)
+    adapter.merge()
+    assert base.digest != digest
+    adapter.unmerge()
+    assert adapter.strength == 1.5
+    assert gap(weights(network), before) == 0
+    adapter.detach()
+    assert base.digest == digest
+
+
+def test_adapters_are_unmerged_in_the_opposite_order(base: Generator) -> None:
+    network, digest = base.denoiser.network, base.digest
+    first = Adapter(network, method("full", {}), name="first")
+    disturb(first)
+    with pytest.raises(RuntimeError, match="first is not merged"):
+        first.unmerge()
+    first.merge()
+    second = Adapter(network, method("full", {}), name="second")
+    disturb(second)
+    second.merge()
+    with pytest.raises(RuntimeError, match="changed after first was merged"):
+        first.unmerge()
+    for adapter in (second, first):
+        adapter.unmerge()
+        adapter.detach()
+    assert base.digest == digest
+
+
 def test_the_strength_goes_from_the_base_through_what_was_trained(
     base: Generator, trained_method: Method
 ) -> None:
@@ -176,7 +211,7 @@ def test_a_change_that_means_something_else_here_is_refused(
     file = trained_file(base, trained_method)
     target, (value, size) = next(iter(file.checksums.items()))
     other = replace(file, checksums={**file.checksums, target: (value + 0.01 * size, size)})
-    with pytest.raises(UserError, match="merge it there"):
+    with pytest.raises(UserError, match="adapt again on this machine"):
         adapted(base, [(other, 1.0)])
 
 

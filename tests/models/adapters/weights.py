@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import torch
 
 from models.adapters.adapter import Adapter
+from models.adapters.files import AdapterFile
+from models.adapters.method import method
 from models.adapters.targets import Target, all_targets
 from models.diffusion.network import PatchUNet
+from models.generator import Generator
+
+
+def adapter_file(base: Generator, name: str = "lora", seed: int = 1) -> AdapterFile:
+    """An adapter file of a base, with random values, a gain and a shift of the mean."""
+    adapter = Adapter(copy.deepcopy(base.denoiser.network), method(name, {}))
+    disturb(adapter, seed)
+    gain = np.ones(len(base.prior.site_gain), dtype=np.float32)
+    gain[:2] = 1.1, 0.95
+    shift = np.full((base.prior.channels, 2, 2, 2), 0.1 * seed, dtype=np.float32)
+    prior = base.prior.with_gain(gain).with_mean_shift(shift)
+    return AdapterFile.of(adapter, base.digest, base.coverage, prior, {})
 
 
 def disturb(adapter: Adapter, seed: int = 1) -> None:
