@@ -74,6 +74,9 @@ test: $(READY) ## tests (under 10 minutes on 2 cores)
 acceptance: $(READY) ## slower tests: the whole as a user would run it
 	pytest -m acceptance
 
+bench-peft: $(READY) ## what each way of adapting is worth on simulated patients (after `make demo`)
+	python -m benchmarks peft-2d peft-3d
+
 bench: $(READY) ## speed and quality, as ratios against named baselines (hours; after `make demo`)
 	python -m benchmarks
 
@@ -88,4 +91,4 @@ lint: $(READY) ## ruff and mypy
 clean: ## remove what the chain made; keeps .venv and the DVC cache
 	rm -rf data/bids data/derivatives data/template data/models data/reports data/work data/split.json mlruns
 
-.PHONY: help install demo repro pull stages experiments tune ui serve test acceptance bench tables lint clean
+.PHONY: help install demo repro pull stages experiments tune ui serve test acceptance bench bench-peft tables lint clean

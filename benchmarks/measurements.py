@@ -53,6 +53,7 @@ _MEASUREMENTS = (
     Measurement("paper", "paper", before="python -m benchmarks.scaling"),
     _ablation("ablation-untrained", "--seconds 0 --samples 36", 25),
     _ablation("ablation-trained", "--seconds 200 --samples 36 whole", 6),
+    *(Measurement(f"peft-{dim}", "peft", ("--dim", dim), 60, "make demo") for dim in ("2d", "3d")),
     _contest("generators", "", 70),
     _contest("generators-repeats", "ours-2d ours-3d gaussian --repeats 3", 45),
     _contest(

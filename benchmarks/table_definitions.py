@@ -95,6 +95,21 @@ RATIOS = (
     Column("trainings", "trainings"),
 )
 ABLATION = (Column("left out", "name"), Column("steps", "steps"), *SCORES)
+PEFT = (
+    Column("adapted by", "name"),
+    Column("abs. d of FA, changed regions", "scores.d_fa", ".2f"),
+    Column("of MD", "scores.d_md", ".2f"),
+    Column("both, other regions", "scores.d_unchanged", ".2f"),
+    Column("correlation with the truth", "scores.correlation", ".2f"),
+    Column("regional distance", "scores.regional_distance", ".2f"),
+    Column("kernel distance x 1000", "scores.kernel_distance", ".1f", 1000),
+    Column("copy share", "scores.copy_share", ".2f"),
+    Column("trained numbers", "trainable"),
+    Column("file, kB", "bytes", ".0f", 1e-3),
+    Column("training, s", "seconds", ".0f"),
+    Column("kept step", "kept_step", ".0f"),
+    Column("outer objective, 5 sampling seeds", "objective", ".2f"),
+)
 SAMPLING_COSTS = (
     Column("", "dim"),
     Column("evaluations", "evaluations"),
@@ -224,6 +239,8 @@ TABLES: dict[str, Table] = {
     "generators-patches": Table("generators-patches", _rows(CONTEST)),
     "ablation-untrained": Table("ablation-untrained", _rows(ABLATION)),
     "ablation-trained": Table("ablation-trained", _rows(ABLATION)),
+    "peft-2d": Table("peft-2d", _rows(PEFT)),
+    "peft-3d": Table("peft-3d", _rows(PEFT)),
     "sampling-costs": Table("costs", _measure(SAMPLING_COSTS, "sampling")),
     "step-costs": Table("costs", _measure(STEP_COSTS, "training step")),
     "scaling": Table("scaling", _rows(SCALING)),

@@ -58,8 +58,8 @@ client = store.client()
 experiments = [one.experiment_id for one in client.search_experiments()]
 runs = client.search_runs(experiments, "tags.stage = 'trial' and attributes.status = 'FINISHED'")
 assert len(runs) == 1, f"expected one finished trial in MLflow, found {len(runs)}"
-distance = runs[0].data.metrics["val/kernel_distance"]
-print(f"MLflow on PostgreSQL has the trial: kernel distance {distance:.4f}")
+distance = runs[0].data.metrics["val/regional_distance"]
+print(f"MLflow on PostgreSQL has the trial: regional distance {distance:.4f}")
 PY
 # Ray writes the name of the actor into the log of the process that runs it.
 ran_on() { compose exec -T "$1" sh -c 'grep -l "actor_name:ImplicitFunc" /tmp/ray/session_latest/logs/worker-*'; }

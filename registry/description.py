@@ -116,7 +116,7 @@ def read_description(dim: Dim) -> ModelDescription:
             "gate": gate.verdict(kind),
             "kind": kind,
             "source.run": str(record["run_id"]),
-            "val_kernel_distance": f"{gate.distance(kind):.6g}",
+            "val_regional_distance": f"{gate.distance(kind):.6g}",
         }
         if kind == "adapted":
             tags["base.digest"] = base.digest

@@ -23,7 +23,7 @@ class Gate:
 
     Parameters
     ----------
-    base, adapted : kernel distance to the target group's validation subjects; lower is better.
+    base, adapted : regional distance to the target group's validation subjects; lower is better.
     """
 
     base: float
@@ -44,11 +44,11 @@ class Gate:
         """The comparison in words."""
         relation = "below" if self.passed else "not below"
         return (
-            f"adapted kernel distance {self.adapted:.4g} is {relation} the base's {self.base:.4g}"
+            f"adapted regional distance {self.adapted:.4g} is {relation} the base's {self.base:.4g}"
         )
 
     def distance(self, kind: Kind) -> float:
-        """The kernel distance of one of the two."""
+        """The regional distance of one of the two."""
         return self.adapted if kind == "adapted" else self.base
 
     def verdict(self, kind: Kind) -> Literal["passed", "failed"]:
@@ -67,13 +67,13 @@ def read_gate(dim: Dim) -> Gate:
     report = read_object(path, f"dvc repro adapt@{dim}")
     try:
         return Gate(
-            base=float(report["val_kernel_distance_base"]),
-            adapted=float(report["val_kernel_distance_adapted"]),
+            base=float(report["val_regional_distance_base"]),
+            adapted=float(report["val_regional_distance_adapted"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: expected the numbers val_kernel_distance_base and "
-            f"val_kernel_distance_adapted ({error!r}); run `dvc repro -f adapt@{dim}`"
+            f"{path}: expected the numbers val_regional_distance_base and "
+            f"val_regional_distance_adapted ({error!r}); run `dvc repro -f adapt@{dim}`"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """The stage `register`: the registry of MLflow becomes what the files say.
 
 Per dimension, the base and the adapted generator are versions of one registered model. The adapted
-one is the champion if it passes the gate: its kernel distance to the validation subjects of the
+one is the champion if it passes the gate: its regional distance to the validation subjects of the
 target group is below that of the base. Otherwise the base is champion.
 """
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cohort.subjects import Subjects
     from contracts.tracking import Run
     from models.generator import Generator
+    from training.adapt_data import AdaptData
 
 
 # Learning rate of the shift of the mean, in standard deviations, whatever the method's own rate: 60
@@ -27,30 +28,12 @@ _SHIFT_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class AdaptData:
-    """The target group: what the inner loop trains on and the outer objective is measured on."""
-
-    train: Subjects
-    val: Subjects
-
-    @classmethod
-    def load(cls, derivatives: Path, split: Path) -> AdaptData:
-        """Read target-train and target-val."""
-        from cohort import subjects
-
-        return cls(
-            subjects.load(derivatives, split, "target", "train"),
-            subjects.load(derivatives, split, "target", "val"),
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class AdaptResult:
     """What one adaptation came to.
 
     Parameters
     ----------
-    val_kernel_distance, copy_share : see `evaluation.held_out.HeldOut`.
+    val_regional_distance, copy_share : see `evaluation.held_out.HeldOut`.
     trainable, trainable_share : trained parameters, those of the shift of the mean included, and
         how many that is for each parameter of the network.
     adapter_bytes : size of the adapter file.
@@ -59,7 +42,7 @@ class AdaptResult:
         trained.
     """
 
-    val_kernel_distance: float
+    val_regional_distance: float
     copy_share: float
     trainable: int
     trainable_share: float
@@ -93,7 +76,6 @@ def adapt_generator(
     ------
     UserError : if the base is missing or was never trained.
     """
-    from evaluation.held_out import score
     from models.adapters.adapted import adapted
     from models.adapters.adapter import Adapter
     from models.adapters.files import ADAPTER_FILE, AdapterFile
@@ -124,7 +106,7 @@ def adapt_generator(
     config = replace(config, coverage=Coverage.of(conditions), provenance={})
     chosen = method(settings.method, settings.settings)
     adapter = Adapter(denoiser.network, chosen, settings.blocks, settings.seed)
-    shift = MeanShift(prior.channels, original.space) if settings.mean_shift else None
+    shift = MeanShift(prior.channels, original.space, prior.mask) if settings.mean_shift else None
     total = sum(p.numel() for p in original.denoiser.network.parameters())
     loop = replace(
         settings.loop(chosen.learning_rate),
@@ -133,11 +115,11 @@ def adapt_generator(
     )
     parameters, factors = adapter.parameters(), adapter.rate_factors()
     if shift is not None:
-        parameters.append(shift.coarse)
+        parameters.append(shift.values)
         factors.append(_SHIFT_RATE / loop.learning_rate)
 
     def made() -> Generator:
-        coarse = None if shift is None else shift.coarse.detach().cpu().numpy().copy()
+        coarse = None if shift is None else shift.coarse().detach().cpu().numpy().copy()
         return Generator(config, prior.with_mean_shift(coarse), denoiser)
 
     losses = None
@@ -161,16 +143,9 @@ def adapt_generator(
     seconds = time.monotonic() - started
     trainable = sum(p.numel() for p in parameters)
     file = AdapterFile.of(adapter, original.digest, config.coverage, made().prior, {})
-    quality = score(
-        adapted(original, [(file, 1.0)]),
-        data.train.volumes,
-        data.val.volumes,
-        data.val.conditions,
-        held_out.samples,
-        held_out.steps,
-    )
+    quality = data.score(adapted(original, [(file, 1.0)]), held_out)
     scores = {
-        "val_kernel_distance": quality.kernel_distance,
+        "val_regional_distance": quality.regional_distance,
         "val_copy_share": quality.copy_share,
     }
     generator = adapted(original, [(replace(file, scores=scores), 1.0)])
@@ -183,7 +158,7 @@ def adapt_generator(
     }
     generator.with_provenance({**original.provenance, **provenance}).save(out)
     return AdaptResult(
-        val_kernel_distance=quality.kernel_distance,
+        val_regional_distance=quality.regional_distance,
         copy_share=quality.copy_share,
         trainable=trainable,
         trainable_share=trainable / total,
@@ -198,22 +173,15 @@ def adapt_generator(
 def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     """Adapt the base of `dim`, save to ``data/models/<dim>/adapted`` and log the run."""
     from cohort.stage_output import whole_folder
-    from evaluation.held_out import score
     from models.adapters import adapted
     from models.generator import Generator
     from training import stage
+    from training.adapt_data import AdaptData
 
     data = AdaptData.load(paths.DERIVATIVES, paths.SPLIT)
     base, out = paths.MODELS / dim / "base", paths.MODELS / dim / "adapted"
     original: Generator = Generator.load(base)
-    before = score(
-        original,
-        data.train.volumes,
-        data.val.volumes,
-        data.val.conditions,
-        held_out.samples,
-        held_out.steps,
-    )
+    before = data.score(original, held_out)
     content = (
         settings,
         data.train.digest,
@@ -241,7 +209,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
             run.artifact(out / "generator.json")
             run.metrics(
                 {
-                    "val/kernel_distance": result.val_kernel_distance,
+                    "val/regional_distance": result.val_regional_distance,
                     "val/copy_share": result.copy_share,
                     "train/seconds": result.seconds,
                     "adapter/trainable": result.trainable,
@@ -251,8 +219,11 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
             if result.final_loss is not None:
                 run.metrics({"train/final_loss": result.final_loss})
             scores = {
-                "val_kernel_distance_base": before.kernel_distance,
-                "val_kernel_distance_adapted": result.val_kernel_distance,
+                "val_regional_distance_base": before.regional_distance,
+                "val_regional_distance_adapted": result.val_regional_distance,
+                "val_regional_distance_real": data.regions.distance(
+                    data.train.volumes, data.val.volumes
+                ),
                 "val_copy_share_adapted": result.copy_share,
                 "val_subjects": len(data.val.ids),
                 "samples": held_out.samples,
@@ -269,8 +240,8 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
             (paths.REPORTS / f"adapt-{dim}.csv").write_text(text)
     say(
         f"{out}: {result.trainable} parameters trained ({100 * result.trainable_share:.2f} % of "
-        f"the network's number); kernel distance on target-val "
-        f"{before.kernel_distance:.4f} -> {result.val_kernel_distance:.4f}"
+        f"the network's number); regional distance to target-val "
+        f"{before.regional_distance:.4f} -> {result.val_regional_distance:.4f}"
     )
 
 

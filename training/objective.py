@@ -9,14 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contracts.errors import UserError
 from services.tracking import Run, start_run
-from training.adapt import AdaptData, AdaptResult
+from training.adapt import AdaptResult
 from training.settings import AdaptSettings, HeldOutSettings
 from training.trial import Config, Trial, TrialFolder, key_of, rounded
 
-OBJECTIVE = "val_kernel_distance"
+if TYPE_CHECKING:
+    from training.adapt_data import AdaptData
+
+OBJECTIVE = "val_regional_distance"
 # What a failed trial reports. Finite, because Optuna refuses NaN and would leave the trial open
 # for ever; only its rank counts for the sampler, so its size is of no matter.
 PENALTY = 1e6
@@ -73,7 +77,7 @@ def run_trial(config: Config, job: Job, inner: Inner) -> dict[str, float]:
     known = folder.result(config)
     if known is None:
         known = _run(config, job, inner, folder)
-    return {OBJECTIVE: PENALTY if known.failed else known.val_kernel_distance}
+    return {OBJECTIVE: PENALTY if known.failed else known.val_regional_distance}
 
 
 def fit_adapter(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
@@ -104,6 +108,8 @@ def fit_adapter(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
 
 @cache
 def _data(derivatives: Path, split: Path) -> AdaptData:
+    from training.adapt_data import AdaptData
+
     return AdaptData.load(derivatives, split)
 
 
@@ -133,7 +139,7 @@ def _run(config: Config, job: Job, inner: Inner, folder: TrialFolder) -> Trial:
             return trial
         run.metrics(
             {
-                "val/kernel_distance": trial.val_kernel_distance,
+                "val/regional_distance": trial.val_regional_distance,
                 "val/copy_share": trial.copy_share,
                 "adapter/trainable": trial.trainable,
                 "adapter/trainable_share": trial.trainable_share,
@@ -144,15 +150,15 @@ def _run(config: Config, job: Job, inner: Inner, folder: TrialFolder) -> Trial:
 
 
 def _measured(result: AdaptResult, config: Config, began: float, run: Run) -> Trial:
-    if not math.isfinite(result.val_kernel_distance):
-        raise UserError(f"the kernel distance came out as {result.val_kernel_distance}")
+    if not math.isfinite(result.val_regional_distance):
+        raise UserError(f"the regional distance came out as {result.val_regional_distance}")
     return Trial(
         key=key_of(config),
         config=config,
         started=began,
         seconds=time.time() - began,
         run_id=run.id,
-        val_kernel_distance=result.val_kernel_distance,
+        val_regional_distance=result.val_regional_distance,
         copy_share=result.copy_share,
         trainable=result.trainable,
         trainable_share=result.trainable_share,

@@ -204,7 +204,9 @@ def searcher(job: Job, choices: Choices, points: list[Config], effort: Effort) -
         sampler=sampler,
     )
     for trial in done:
-        search_alg.add_evaluated_point(trial.config, trial.val_kernel_distance, error=trial.failed)
+        search_alg.add_evaluated_point(
+            trial.config, trial.val_regional_distance, error=trial.failed
+        )
     return search_alg
 
 
@@ -235,9 +237,9 @@ def _teller(folder: TrialFolder, total: int) -> Any:
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             done = folder.finished()
-            distances = [one.val_kernel_distance for one in done if not one.failed]
+            distances = [one.val_regional_distance for one in done if not one.failed]
             value = (trial.last_result or {}).get(OBJECTIVE, PENALTY)
-            what = "failed" if value == PENALTY else f"kernel distance {value:.4f}"
+            what = "failed" if value == PENALTY else f"regional distance {value:.4f}"
             best = f", best {min(distances):.4f}" if distances else ""
             say(f"trial {len(done)}/{total} {name_of(trial.config)}: {what}{best}")
 

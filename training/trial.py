@@ -25,7 +25,7 @@ class Trial:
     started : seconds since the epoch.
     seconds : how long the inner loop took.
     failure : why there is no result, or None.
-    val_kernel_distance : outer objective, to the target group's validation subjects; lower is
+    val_regional_distance : outer objective, to the target group's validation subjects; lower is
         better, and it may come out slightly negative.
     copy_share : share of samples that are near copies of a training subject.
     trainable, trainable_share : number of adapter parameters, and their share of the network's.
@@ -39,7 +39,7 @@ class Trial:
     seconds: float
     run_id: str
     failure: str | None = None
-    val_kernel_distance: float = math.nan
+    val_regional_distance: float = math.nan
     copy_share: float = math.nan
     trainable: int = 0
     trainable_share: float = math.nan

@@ -1,7 +1,7 @@
 """`python -m training.tune`: search how to adapt a base generator.
 
 Two loops: the inner one fits an adapter to the target group's training subjects, the outer one
-chooses its settings by the kernel distance to the validation subjects. The test subjects are not
+chooses its settings by the regional distance to the validation subjects. The test subjects are not
 touched. `python -m training.tune apply` writes the best settings into params.yaml.
 """
 
@@ -104,7 +104,7 @@ def tune(settings: TuneSettings, inner: Inner | None = None) -> Verdict:
 
 def _open(settings: TuneSettings, adapt: AdaptSettings) -> tuple[Job, Run]:
     from services.tracking.lineage import lineage
-    from training.adapt import AdaptData
+    from training.adapt_data import AdaptData
     from training.objective import Job
     from training.trial import key_of
 
@@ -186,7 +186,7 @@ def _conclude(
     run.note("# " + "\n\n".join(verdict.why))
     if best is not None:
         run.metrics(
-            {"val/kernel_distance": best.val_kernel_distance, "val/copy_share": best.copy_share}
+            {"val/regional_distance": best.val_regional_distance, "val/copy_share": best.copy_share}
         )
         run.tags({"best": best.run_id})
     click.echo(judging.table(verdict, key))

@@ -49,7 +49,7 @@ def judge(
     bound : largest allowed copy share.
     importances : see there.
     """
-    ranking = sorted((t for t in trials if not t.failed), key=lambda t: t.val_kernel_distance)
+    ranking = sorted((t for t in trials if not t.failed), key=lambda t: t.val_regional_distance)
     failed = tuple(t for t in trials if t.failed)
     allowed = [t for t in ranking if t.copy_share <= bound]
     best = allowed[0] if allowed else None
@@ -65,8 +65,8 @@ def _why(
 ) -> list[str]:
     place = ranking.index(best) + 1
     said = [
-        f"{name_of(best.config)} won: its kernel distance to the validation subjects, "
-        f"{best.val_kernel_distance:.4f}, is number {place} of {len(ranking)}."
+        f"{name_of(best.config)} won: its regional distance to the validation subjects, "
+        f"{best.val_regional_distance:.4f}, is number {place} of {len(ranking)}."
     ]
     if place > 1:
         said.append(
@@ -74,7 +74,7 @@ def _why(
         )
     if len(allowed) > 1:
         second = allowed[1]
-        ahead = second.val_kernel_distance - best.val_kernel_distance
+        ahead = second.val_regional_distance - best.val_regional_distance
         said.append(f"It is {ahead:.4f} ahead of the second, {name_of(second.config)}.")
     picked = next((t for t in ranking if t.key == default), None)
     if picked is None:
@@ -82,11 +82,11 @@ def _why(
     elif picked is best:
         said.append("These are the hand-picked settings: no other trial beat them.")
     else:
-        ahead = picked.val_kernel_distance - best.val_kernel_distance
+        ahead = picked.val_regional_distance - best.val_regional_distance
         side = "ahead of" if ahead >= 0 else "behind"
         said.append(
             f"It is {abs(ahead):.4f} {side} the hand-picked settings "
-            f"({picked.val_kernel_distance:.4f}, copy share {picked.copy_share:.2f})."
+            f"({picked.val_regional_distance:.4f}, copy share {picked.copy_share:.2f})."
         )
     said.append(
         f"Its copy share is {best.copy_share:.2f} (bound {bound:g}). It trains "
@@ -132,7 +132,7 @@ def importances(
             optuna.trial.create_trial(
                 params=trial.config,
                 distributions=dict(distributions),
-                value=trial.val_kernel_distance,
+                value=trial.val_regional_distance,
             )
         )
     found = optuna.importance.get_param_importances(
@@ -143,7 +143,7 @@ def importances(
 
 def table(verdict: Verdict, default: str) -> str:
     """The trials as text, nearest first, failed ones last."""
-    heads = ("", "settings", "kernel distance", "copies", "trained", "KiB", "s")
+    heads = ("", "settings", "regional distance", "copies", "trained", "KiB", "s")
     rows = [heads, *(_row(trial, verdict, default) for trial in verdict.ranking)]
     for trial in verdict.failed:
         rows.append(("", name_of(trial.config), "failed", "", "", "", f"{trial.seconds:.0f}"))
@@ -162,7 +162,7 @@ def _row(trial: Trial, verdict: Verdict, default: str) -> tuple[str, ...]:
     return (
         " ".join(filter(None, marks)),
         name_of(trial.config),
-        f"{trial.val_kernel_distance:.4f}",
+        f"{trial.val_regional_distance:.4f}",
         f"{trial.copy_share:.2f}",
         f"{100 * trial.trainable_share:.2f} %",
         f"{trial.adapter_bytes / 1024:.0f}",

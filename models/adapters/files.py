@@ -22,8 +22,10 @@ from models.diffusion.network import PatchUNet
 from models.prior.prior import Prior
 
 ADAPTER_FILE = "adapter.safetensors"
-_FORMAT = 2
-_GAIN, _SHIFT = "prior.site_gain", "prior.mean_shift"
+_FORMAT = 3
+_GAIN = "prior.site_gain"
+# The shift of the mean at the points of its grid where it is not zero, and which these are.
+_SHIFT, _NODES = "prior.mean_shift", "prior.mean_shift_nodes"
 _KEY = "adapter"
 # Share of a change's checksum by which another machine's rounding may move it.
 _TOLERANCE = 1e-3
@@ -40,7 +42,7 @@ class AdapterFile:
     base : digest of the generator that it was trained on.
     coverage : whom it was trained on.
     gain : (C,), the adapted group's `Prior.site_gain`.
-    mean_shift : the adapted group's `Prior.mean_shift`, or None.
+    mean_shift : the adapted group's `Prior.mean_shift`, in numbers of half precision, or None.
     tensors : the trained parameters by target and name.
     checksums : see `Adapter.checksums`.
     scores : measured on held-out subjects.
@@ -80,7 +82,7 @@ class AdapterFile:
             base=base,
             coverage=coverage,
             gain=prior.site_gain,
-            mean_shift=prior.mean_shift,
+            mean_shift=None if prior.mean_shift is None else _halved(prior.mean_shift),
             tensors={
                 name: p.detach().cpu().contiguous()
                 for name, p in adapter.named_parameters().items()
@@ -115,7 +117,7 @@ class AdapterFile:
                 base=content["base"],
                 coverage=Coverage.from_json(content["coverage"]),
                 gain=tensors.pop(_GAIN).numpy(),
-                mean_shift=tensors.pop(_SHIFT).numpy() if _SHIFT in tensors else None,
+                mean_shift=_shift_of(tensors),
                 tensors=tensors,
                 checksums=content["checksums"],
                 scores=content["scores"],
@@ -159,7 +161,10 @@ class AdapterFile:
     def _all_tensors(self) -> dict[str, Tensor]:
         tensors = {**self.tensors, _GAIN: torch.from_numpy(self.gain)}
         if self.mean_shift is not None:
-            tensors[_SHIFT] = torch.from_numpy(self.mean_shift)
+            nodes = self.mean_shift.any(axis=0)
+            tensors[_NODES] = torch.from_numpy(nodes)
+            values = np.ascontiguousarray(self.mean_shift[:, nodes], dtype=np.float16)
+            tensors[_SHIFT] = torch.from_numpy(values)
         return tensors
 
     def attach(self, network: PatchUNet, name: str = "adapter", strength: float = 1.0) -> Adapter:
@@ -197,3 +202,18 @@ class AdapterFile:
             )
         adapter.strength = strength
         return adapter
+
+
+def _halved(shift: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns a shift as it is in a file; what is trained is noisier than this rounding."""
+    return shift.astype(np.float16).astype(np.float32)
+
+
+def _shift_of(tensors: dict[str, Tensor]) -> NDArray[np.float32] | None:
+    """Takes the shift of the mean out of the tensors of a file; None if there is none."""
+    if _SHIFT not in tensors:
+        return None
+    nodes, values = tensors.pop(_NODES).numpy(), tensors.pop(_SHIFT).numpy()
+    shift = np.zeros((len(values), *nodes.shape), dtype=np.float32)
+    shift[:, nodes] = values
+    return shift

@@ -13,9 +13,10 @@ from torch.nn.functional import interpolate
 from cohort.regression import Array
 from contracts.space import Space
 
-# Edge of the coarse grid's voxels. On a simulated disease of tracts, a grid of 12 mm left more of
-# the difference; finer ones have several times the parameters.
-_EDGE_MM = 8.0
+# Edge of the coarse grid's voxels. On a simulated disease of tracts, the mean of 36 patients on a
+# grid of 8 mm left more of their difference to others than on one of 6 mm, which left as much as
+# one of 4 mm does with three times the numbers.
+_EDGE_MM = 6.0
 
 
 class MeanShift(nn.Module):
@@ -28,20 +29,36 @@ class MeanShift(nn.Module):
     ----------
     channels : C, of r.
     space : grid of r.
+    mask : (X, Y, Z), where the shift matters.
+
+    Attributes
+    ----------
+    values : (C, K), the shift at the points of the coarse grid that a voxel of the mask depends on.
     """
 
-    def __init__(self, channels: int, space: Space) -> None:
+    nodes: Tensor
+
+    def __init__(self, channels: int, space: Space, mask: NDArray[np.bool_]) -> None:
         super().__init__()
         self.shape = space.shape
-        coarse = [
+        self.coarse_shape = tuple(
             math.ceil((n - 1) * zoom / _EDGE_MM) + 1
             for n, zoom in zip(space.shape, space.zooms, strict=True)
-        ]
-        self.coarse = nn.Parameter(torch.zeros(channels, *coarse))
+        )
+        grid = torch.zeros(1, *self.coarse_shape, requires_grad=True)
+        inside = (_on_grid(grid, self.shape) * torch.from_numpy(mask)).sum()
+        (reach,) = torch.autograd.grad(inside, [grid])
+        self.register_buffer("nodes", reach[0] != 0, persistent=False)
+        self.values = nn.Parameter(torch.zeros(channels, int(self.nodes.sum())))
+
+    def coarse(self) -> Tensor:
+        """Returns the shift on the coarse grid, (C, x, y, z)."""
+        grid = self.values.new_zeros(len(self.values), *self.coarse_shape)
+        return grid.masked_scatter(self.nodes, self.values)
 
     def forward(self) -> Tensor:
         """Returns the shift (C, X, Y, Z)."""
-        return _on_grid(self.coarse, self.shape)
+        return _on_grid(self.coarse(), self.shape)
 
 
 def on_grid(coarse: Array, mask: NDArray[np.bool_]) -> Array:

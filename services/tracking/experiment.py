@@ -19,7 +19,7 @@ sweep (a search for adapter settings) and, nested under it, trial.
 | metric | meaning | better |
 |---|---|---|
 | `train/loss` | loss by step; with prediction `matched` 1 is the closed-form Gaussian's | lower |
-| `val/kernel_distance` | distance of samples to the target group's validation subjects | lower |
+| `val/regional_distance` | distance of samples to the target group's validation subjects | lower |
 | `val/copy_share` | share of samples that are near copies of a training subject | lower |
 | `test/...` | audit: differences from held-out subjects, 0 where there are none | nearer 0 |
 | `test/..._real_ref` | the same of real validation subjects: the best to hope for | |

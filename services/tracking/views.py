@@ -30,7 +30,7 @@ CURVES = ("train/loss",)
 # A card shows one step; `Run.finish` logs a run's last picture under this key, without step.
 SAMPLES = "final/fa_md"
 TRIAL_PARAMS = ("rank", "learning_rate", "steps", "blocks", "site_gain")
-TRIAL_METRICS = ("val/copy_share", "adapter/trainable_share", "val/kernel_distance")
+TRIAL_METRICS = ("val/copy_share", "adapter/trainable_share", "val/regional_distance")
 
 
 @dataclass(frozen=True, slots=True)

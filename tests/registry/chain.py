@@ -66,7 +66,7 @@ def write_distances(dim: Dim, base: float, adapted: float) -> None:
     """Write the report that the gate reads."""
     write_json(
         REPORTS / f"adapt-{dim}.json",
-        {"val_kernel_distance_base": base, "val_kernel_distance_adapted": adapted},
+        {"val_regional_distance_base": base, "val_regional_distance_adapted": adapted},
     )
 
 

@@ -38,7 +38,7 @@ def test_every_filter_and_order_of_a_view_is_one_that_mlflow_takes(tracking_uri:
     """The page sends them as they are; MLflow knows no "or", for one."""
     for stage in ("train", "adapt", "sweep", "trial"):
         with start_run("e", stage, {}, {"stage": stage}) as run:
-            run.metrics({"val/kernel_distance": 0.1})
+            run.metrics({"val/regional_distance": 0.1})
     client = store.client()
     place = client.get_experiment_by_name("e").experiment_id
     shown = {}

@@ -69,7 +69,7 @@ def test_it_writes_the_adapter_alone_and_this_makes_what_was_trained(
     assert "data.data/models/3d/base" in found.provenance
     scores = json.loads(Path("data/reports/adapt-3d.json").read_text())
     (part,) = found.adapters
-    assert part.file.scores["val_kernel_distance"] == scores["val_kernel_distance_adapted"]
+    assert part.file.scores["val_regional_distance"] == scores["val_regional_distance_adapted"]
     assert scores["adapter_bytes"] == (FOLDER / "adapter.safetensors").stat().st_size
     record = json.loads((FOLDER / "run.json").read_text())
     tags = store.client().get_run(record["run_id"]).data.tags

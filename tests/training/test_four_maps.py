@@ -121,14 +121,18 @@ def test_the_service_gives_each_map(project: Path, generator: Generator) -> None
 def test_the_judge_reads_fa_and_md(project: Path, generator: Generator) -> None:
     from evaluation.held_out import score
     from evaluation.membership import losses
+    from evaluation.regional_means import RegionalMeans
     from evaluation.volume_set import VolumeSet
 
     known = load(project / "data/derivatives", project / "data/split.json", "base", "train")
     cohort = VolumeSet(known.volumes, known.conditions)
     assert losses(generator, cohort.take([0, 1]), project / "data/work").shape == (2,)
     np.testing.assert_array_equal(cohort.fa_and_md.volumes, known.volumes[:, :2])
-    found = score(generator, known.volumes, known.volumes, known.conditions, samples=2, steps=1)
-    assert np.isfinite(found.kernel_distance)
+    labels = np.ones(known.space.shape, dtype=np.int32)
+    regions = RegionalMeans.of(labels, known.volumes, known.conditions)
+    people = known.volumes, known.conditions
+    found = score(generator, regions, known.volumes, *people, samples=2, steps=1)
+    assert np.isfinite(found.regional_distance)
 
 
 def test_a_generator_of_two_maps_refuses_a_cohort_of_four(project: Path) -> None:

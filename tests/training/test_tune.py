@@ -49,7 +49,7 @@ def fake_inner(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
     run.metrics({"train/loss": 1.0}, step=10)
     (out / "adapter.safetensors").write_bytes(b"x" * config["rank"])
     return AdaptResult(
-        val_kernel_distance=distance(config),
+        val_regional_distance=distance(config),
         copy_share=0.0,
         trainable=config["rank"],
         trainable_share=config["rank"] / 100,
@@ -60,7 +60,7 @@ def fake_inner(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
 
 
 def nan_inner(config: Config, out: Path, job: Job, run: Run) -> AdaptResult:
-    return replace(fake_inner(config, out, job, run), val_kernel_distance=math.nan)
+    return replace(fake_inner(config, out, job, run), val_regional_distance=math.nan)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def trial(number: int, value: float, copies: float = 0.0, **config: Any) -> Tria
         started=number,
         seconds=1.0,
         run_id=f"run{number}",
-        val_kernel_distance=value,
+        val_regional_distance=value,
         copy_share=copies,
         trainable=100,
         trainable_share=0.01,
@@ -125,7 +125,7 @@ def test_a_stopped_study_goes_on_with_what_it_had(
         if one.config["blocks"] == "*attention*":
             assert "no room for attention" in str(one.failure)
         else:
-            assert one.val_kernel_distance == pytest.approx(distance(one.config))
+            assert one.val_regional_distance == pytest.approx(distance(one.config))
 
     client = store.client()
     runs = client.search_runs(
@@ -196,7 +196,7 @@ def test_the_nearest_trial_within_the_bound_wins() -> None:
     ]
     verdict = judge(trials, default.key, bound=0.1)
     assert verdict.best is trials[1]
-    assert [one.val_kernel_distance for one in verdict.ranking] == [0.10, 0.20, 0.30]
+    assert [one.val_regional_distance for one in verdict.ranking] == [0.10, 0.20, 0.30]
     why = " ".join(verdict.why)
     assert "number 2 of 3" in why
     assert "1 came nearer, but copied" in why

@@ -117,11 +117,11 @@ def test_a_shift_of_the_mean_is_found_in_few_steps(tmp_path: Path) -> None:
     truth *= generator.prior.mask
     own = data.residual.mean(axis=0)
     shifted = replace(data, residual=np.array(data.residual) - own + truth)
-    shift = MeanShift(generator.prior.channels, generator.space)
+    shift = MeanShift(generator.prior.channels, generator.space, generator.prior.mask)
     before = [p.clone() for p in generator.denoiser.network.parameters()]
     fit(
         generator.denoiser,
-        [shift.coarse],
+        [shift.values],
         shifted,
         replace(SETTINGS, steps=120, learning_rate=0.1, ema=0.9),
         tmp_path,
@@ -143,14 +143,14 @@ def test_the_network_is_not_taught_what_the_shift_knows(tmp_path: Path) -> None:
     """Errors of the network do not move the shift: its gradient is that of its own error."""
     generator = tiny_generator("3d")
     data = data_of(generator, tmp_path)
-    shift = MeanShift(generator.prior.channels, generator.space)
+    shift = MeanShift(generator.prior.channels, generator.space, generator.prior.mask)
     training_loss = TrainingLoss(generator.denoiser, shift, data.mean())
     residual, condition = data.rows(torch.arange(2))
     noise, t = torch.randn_like(residual), torch.tensor([0.2, 0.7])
     error, count, shift_error = training_loss(residual, t, noise, condition)
     assert not any(
         g is not None
-        for g in torch.autograd.grad(error, [shift.coarse], retain_graph=True, allow_unused=True)
+        for g in torch.autograd.grad(error, [shift.values], retain_graph=True, allow_unused=True)
     )
     # While it trains, the shift is compared with the mean of all subjects.
     everybody = torch.from_numpy(data.residual.mean(axis=0))[None] * generator.denoiser.mask

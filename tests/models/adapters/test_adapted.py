@@ -160,7 +160,8 @@ def test_the_strength_multiplies_all_that_an_adapter_changes() -> None:
     made = adapted(base, [(adapter_file(base), 1.0)])
     double = made.at(2)
     assert double.prior.mean_shift is not None
-    np.testing.assert_allclose(double.prior.mean_shift, 0.2)
+    # The file has half precision.
+    np.testing.assert_allclose(double.prior.mean_shift, 0.2, rtol=1e-3)
     np.testing.assert_allclose(double.prior.site_gain, np.array([1.21, 0.9025, 1]), rtol=1e-6)
     network = base.denoiser.network
     before, once = weights(network), weights(made.denoiser.network)
@@ -182,7 +183,7 @@ def test_merged_it_needs_no_base(saved: Path) -> None:
 def test_the_digest_names_what_shapes_a_sample(saved: Path) -> None:
     base, file = tiny_generator("3d"), adapter_file(tiny_generator("3d"))
     made = adapted(base, [(file, 1.0)])
-    scored = replace(file, scores={"val_kernel_distance": 0.5})
+    scored = replace(file, scores={"val_regional_distance": 0.5})
     assert adapted(base, [(scored, 1)]).with_provenance({"a": 1}).digest == made.digest
     others = [
         made.at(0.5),

@@ -49,7 +49,7 @@ def file_of(adapter: Adapter, base: Generator, gain: float = 1.0) -> AdapterFile
         base.digest,
         base.coverage,
         prior.with_mean_shift(shift),
-        {"val_kernel_distance": 0.25},
+        {"val_regional_distance": 0.25},
     )
 
 
@@ -180,7 +180,7 @@ def test_a_file_makes_the_same_generator(
     file = file_of(adapter, tiny_generator(base.dim), gain=1.1)
     file.write(tmp_path / "adapter.safetensors")
     read = AdapterFile.read(tmp_path / "adapter.safetensors")
-    assert read.scores == {"val_kernel_distance": 0.25}
+    assert read.scores == {"val_regional_distance": 0.25}
     assert (read.method, read.settings) == (trained_method.name, trained_method.settings())
     made = adapted(tiny_generator(base.dim), [(read, 1.0)])
     assert gap(weights(made.denoiser.network), weights(base.denoiser.network)) == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.space import Space
 from models.generator import Generator
 from models.prior.mean_shift import MeanShift, on_grid
 from tests.cohort.tiny import SPACE, people
@@ -21,20 +22,35 @@ def base() -> Generator:
 
 @pytest.fixture(scope="module")
 def coarse(base: Generator) -> np.ndarray:
-    shape = MeanShift(base.prior.channels, SPACE).coarse.shape
+    shape = MeanShift(base.prior.channels, SPACE, base.prior.mask).coarse().shape
     return 0.3 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def test_it_is_zero_at_first_and_on_the_grid(base: Generator) -> None:
-    made = MeanShift(base.prior.channels, SPACE)()
+    made = MeanShift(base.prior.channels, SPACE, base.prior.mask)()
     assert made.shape == (base.prior.channels, *SPACE.shape)
     assert not made.any()
 
 
-def test_training_and_sampling_see_the_same_shift(base: Generator, coarse: np.ndarray) -> None:
-    module = MeanShift(base.prior.channels, SPACE)
+def test_only_points_that_the_brain_depends_on_are_trained() -> None:
+    space = Space.from_affine("test", (12, 12, 12), np.diag([2.0, 2, 2, 1]))
+    mask = np.zeros(space.shape, dtype=bool)
+    mask[:3, 5:8] = True
+    module = MeanShift(2, space, mask)
+    assert 0 < module.values.numel() < 0.8 * module.coarse().numel()
     with torch.no_grad():
-        module.coarse.copy_(torch.from_numpy(coarse))
+        module.values.fill_(1)
+    # Whatever the other points are, the mask sees ones.
+    np.testing.assert_allclose(module().detach().numpy()[:, mask], 1, rtol=1e-6)
+    module().mul(torch.from_numpy(mask)).sum().backward()
+    assert module.values.grad is not None
+    assert bool((module.values.grad != 0).all())
+
+
+def test_training_and_sampling_see_the_same_shift(base: Generator, coarse: np.ndarray) -> None:
+    module = MeanShift(base.prior.channels, SPACE, base.prior.mask)
+    with torch.no_grad():
+        module.values.copy_(torch.from_numpy(coarse)[:, module.nodes])
     expected = module().detach().numpy() * base.prior.mask
     np.testing.assert_array_equal(on_grid(coarse, base.prior.mask), expected)
 
