@@ -344,7 +344,7 @@ def main(dim: Dim, subjects: int, repeats: int, truth: Path, work: Path) -> None
     settings = load(AdaptSettings, f"adapt.{dim}")
     patients = Patients.load(subjects, truth)
     content = (
-        closure.digest(__name__), patients.data.train.digest, patients.others.digest,
+        closure.digest("benchmarks.peft"), patients.data.train.digest, patients.others.digest,
         Generator.load(paths.MODELS / dim / "base").digest, asdict(settings),
     )  # fmt: skip
     work = work / f"{dim}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
