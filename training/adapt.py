@@ -16,15 +16,11 @@ from models.config import Dim
 from training.settings import AdaptSettings, HeldOutSettings
 
 if TYPE_CHECKING:
+    from cohort.row_cache import Array
     from cohort.subjects import Subjects
     from contracts.tracking import Run
     from models.generator import Generator
     from training.adapt_data import AdaptData
-
-
-# Learning rate of the shift of the mean, in standard deviations, whatever the method's own rate: 60
-# steps can move it by two.
-_SHIFT_RATE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +30,8 @@ class AdaptResult:
     Parameters
     ----------
     val_regional_distance, copy_share : see `evaluation.held_out.HeldOut`.
-    trainable, trainable_share : trained parameters, those of the shift of the mean included, and
-        how many that is for each parameter of the network.
+    trainable, trainable_share : trained parameters, and how many that is for each parameter of the
+        network.
     adapter_bytes : size of the adapter file.
     seconds : of training.
     final_loss, val_loss, kept_step : see `training.validation.Losses`; None where nothing was
@@ -83,8 +79,7 @@ def adapt_generator(
     from models.coverage import Coverage
     from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
-    from models.prior.group import relative_volumes, with_kept_gain
-    from models.prior.mean_shift import MeanShift
+    from models.prior.group import relative_volumes, with_fitted_shift, with_kept_gain
     from training import stage
     from training.dataset import Residuals
     from training.loop import fit
@@ -94,10 +89,15 @@ def adapt_generator(
     if settings.site_gain:
         prior = with_kept_gain(prior, data.train.encoded(), conditions, kept)
 
-    def residuals(subjects: Subjects, folder: Path) -> Residuals:
-        relative = relative_volumes(prior, subjects.encoded(), subjects.conditions, kept)
-        return Residuals.of(prior, relative, subjects.conditions, folder, relative=True)
+    def relative(subjects: Subjects) -> Array:
+        return relative_volumes(prior, subjects.encoded(), subjects.conditions, kept)
 
+    def residuals(subjects: Subjects, folder: Path) -> Residuals:
+        seen = relative(subjects)
+        return Residuals.of(prior, seen, subjects.conditions, folder, relative=True)
+
+    if settings.mean_shift:
+        prior = with_fitted_shift(prior, relative(data.train), conditions, original.space)
     config = original.config
     denoiser = Denoiser(
         original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
@@ -106,24 +106,13 @@ def adapt_generator(
     config = replace(config, coverage=Coverage.of(conditions), provenance={})
     chosen = method(settings.method, settings.settings)
     adapter = Adapter(denoiser.network, chosen, settings.blocks, settings.seed)
-    shift = MeanShift(prior.channels, original.space, prior.mask) if settings.mean_shift else None
     total = sum(p.numel() for p in original.denoiser.network.parameters())
     loop = replace(
         settings.loop(chosen.learning_rate),
         # The null token has to follow the weights around it.
         drop_condition=config.drop_condition,
     )
-    parameters, factors = adapter.parameters(), adapter.rate_factors()
-    if shift is not None:
-        parameters.append(shift.values)
-        factors.append(_SHIFT_RATE / loop.learning_rate)
-
-    def made() -> Generator:
-        coarse = None if shift is None else shift.coarse().detach().cpu().numpy().copy()
-        return Generator(config, prior.with_mean_shift(coarse), denoiser)
-
-    losses = None
-    started = time.monotonic()
+    parameters, losses, started = adapter.parameters(), None, time.monotonic()
     if parameters:
         train, val = residuals(data.train, work), residuals(data.val, work / "held-out")
         started = time.monotonic()
@@ -134,15 +123,14 @@ def adapt_generator(
             loop,
             work,
             stage.Curve(run, work / "curve.csv"),
-            lambda step: stage.preview(run, made(), step),
+            lambda step: stage.preview(run, Generator(config, prior, denoiser), step),
             f"adapt {original.dim}",
-            factors,
-            shift,
+            adapter.rate_factors(),
             val,
         )
     seconds = time.monotonic() - started
     trainable = sum(p.numel() for p in parameters)
-    file = AdapterFile.of(adapter, original.digest, config.coverage, made().prior, {})
+    file = AdapterFile.of(adapter, original.digest, config.coverage, prior, {})
     quality = data.score(adapted(original, [(file, 1.0)]), held_out)
     scores = {
         "val_regional_distance": quality.regional_distance,

@@ -90,13 +90,6 @@ class Residuals:
     def __len__(self) -> int:
         return len(self.residual)
 
-    def mean(self) -> Tensor:
-        """Returns the mean residual (C, X, Y, Z)."""
-        total = np.zeros(self.residual.shape[1:], dtype=np.float64)
-        for row in self.residual:
-            total += row
-        return torch.from_numpy((total / len(self)).astype(np.float32))
-
     def rows(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the residuals (B, C, X, Y, Z) and conditions (B, 2 + S) of (B,) subjects."""
         residual = torch.from_numpy(np.array(self.residual[chosen.numpy()]))

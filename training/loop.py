@@ -18,7 +18,6 @@ from contracts.console import progress, say
 from contracts.errors import UserError
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.loss import TrainingLoss
-from models.prior.mean_shift import MeanShift
 from training.batch import training_batch
 from training.dataset import Residuals
 from training.settings import LoopSettings
@@ -41,7 +40,6 @@ def fit(
     preview: Preview,
     what: str,
     rate_factors: Sequence[float] | None = None,
-    shift: MeanShift | None = None,
     held_out: Residuals | None = None,
 ) -> Losses:
     """Trains parameters of a denoiser in place; their moving average remains.
@@ -61,7 +59,6 @@ def fit(
     preview : called with the step `_PREVIEWS` times on the way, the averaged weights in place.
     what : label of the progress bar.
     rate_factors : factor on the learning rate of each parameter; default: 1.
-    shift : taken from the residuals; `trainable` names its parameter if it is to be trained.
     held_out : subjects that nothing is trained on. The weights that remain are then those of the
         validation with the lowest loss, and training stops early, see `LoopSettings.patience`.
 
@@ -69,7 +66,7 @@ def fit(
     ------
     UserError : if the loss is not a finite number.
     """
-    training_loss = TrainingLoss(denoiser, shift, None if shift is None else data.mean())
+    training_loss = TrainingLoss(denoiser)
     denoiser.network.recompute(settings.recompute)
     accelerator = _accelerator()
     device, main = accelerator.device, accelerator.is_main_process
@@ -119,8 +116,8 @@ def fit(
             last = number == numbers[-1]
             with nullcontext() if last else accelerator.no_sync(ready):
                 with accelerator.autocast():
-                    error, count, shift_error = ready(*batch)
-                accelerator.backward(error + shift_error)
+                    error, count = ready(*batch)
+                accelerator.backward(error)
             sums += torch.stack([error.detach(), count])
             batch = next(batches, ())  # while a GPU is still at work
         # The mean is taken over all values of the step. Accelerate has averaged the gradients of

@@ -95,7 +95,7 @@ class AdaptSettings:
     blocks : patterns of the network's blocks that may change; `python -m training.blocks` lists
         them.
     site_gain : also fit the site's factor on each map (`models.prior.prior.Prior.site_gain`).
-    mean_shift : also train a shift of the mean at each place (`models.prior.mean_shift`).
+    mean_shift : also fit a shift of the mean at each place (`models.prior.mean_shift`).
     learning_rate : default: that of the method.
     steps, batch, slices : as in `LoopSettings`.
     """

@@ -105,8 +105,7 @@ class Validation:
                     (self.settings.seed, _VALIDATION, i),
                     device,
                 )
-                error, count, shift_error = training_loss(*drawn)
-                total += torch.stack([error + shift_error, count]).cpu()
+                total += torch.stack(training_loss(*drawn)).cpu()
         return float(total[0] / total[1])
 
     def restore(self, trainable: Sequence[nn.Parameter]) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.diffusion.denoiser import Denoiser
-from models.prior.mean_shift import MeanShift
 
 
 def errors(
@@ -44,47 +43,14 @@ def errors(
 class TrainingLoss(nn.Module):
     """The loss of a batch, as a module, so that data-parallel training synchronises its gradients.
 
-    A shift of the mean has an error of its own, the squared distance of r_0 to the shift, and the
-    network is trained on r_0 less the shift. From the network's errors the shift would learn more
-    slowly: at most times, the noisy image shows the low frequencies, shifted or not.
-
-    Parameters
-    ----------
-    shift : None: there is none.
-    mean_residual : (C, X, Y, Z), the mean r_0 of all training subjects, which is what the shift is
-        compared with in training mode: the few subjects of a batch would say less. In evaluation
-        mode, it is compared with the r_0 of the batch.
+    Its arguments are those of `errors` after the denoiser.
     """
 
-    mean_residual: Tensor
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        shift: MeanShift | None = None,
-        mean_residual: Tensor | None = None,
-    ) -> None:
+    def __init__(self, denoiser: Denoiser) -> None:
         super().__init__()
-        if (shift is None) != (mean_residual is None):
-            raise ValueError("a shift needs the mean residual, and nothing else does")
         self.denoiser = denoiser
-        self.shift = shift
-        self.register_buffer("mean_residual", mean_residual, persistent=False)
 
-    def forward(self, residual: Tensor, *batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the sum of the network's errors, the number of values in it, and the shift's mean
-        error times that number (0 without shift).
-
-        Parameters
-        ----------
-        residual, batch : as in `errors`.
-        """
-        shift_error = residual.new_zeros(())
-        if self.shift is not None:
-            shift = self.shift()
-            seen = self.mean_residual[None] if self.training else residual
-            off = (seen - shift) * self.denoiser.mask
-            shift_error = off.square().sum() / self.denoiser.mask.expand_as(off).sum()
-            residual = (residual - shift.detach()) * self.denoiser.mask
-        total, count = errors(self.denoiser, residual, *batch)
-        return total.sum(), count.sum(), shift_error * count.sum()
+    def forward(self, *batch: Any) -> tuple[Tensor, Tensor]:
+        """Returns the sum of the errors and the number of values in it."""
+        total, count = errors(self.denoiser, *batch)
+        return total.sum(), count.sum()

@@ -12,6 +12,8 @@ from cohort import row_cache
 from cohort.row_cache import Array
 from contracts import closure
 from contracts.condition import Condition
+from contracts.space import Space
+from models.prior import mean_shift
 from models.prior.prior import Prior
 
 _GAIN, _RELATIVE = "site-gain", "relative"
@@ -56,6 +58,24 @@ def relative_volumes(
         lambda i: prior.to_relative(encoded[i : i + 1], conditions[i : i + 1])[0],
         "register subjects",
     )
+
+
+def with_fitted_shift(
+    prior: Prior, relative: Array, conditions: Sequence[Condition], space: Space
+) -> Prior:
+    """Returns a prior with the shift of the mean of a group, see `models.prior.mean_shift`.
+
+    Parameters
+    ----------
+    relative : (n, C + 3, X, Y, Z), see `relative_volumes`.
+    space : the generator's grid.
+    """
+    unshifted = prior.with_mean_shift(None)
+    mean = np.zeros(relative.shape[1:], dtype=np.float64)
+    for i in range(len(relative)):
+        one = relative[i : i + 1], conditions[i : i + 1]
+        mean += unshifted.residual_of_relative(*one)[0] / len(relative)
+    return prior.with_mean_shift(mean_shift.fit(mean.astype(np.float32), prior.mask, space))
 
 
 def _digest(prior: Prior, encoded: Array, conditions: Sequence[Condition]) -> str:

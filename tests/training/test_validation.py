@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from models.diffusion.loss import TrainingLoss
-from models.prior.mean_shift import MeanShift
 from tests.models.tiny import tiny_generator
 from tests.training.test_loop import data_of, train
 from training.dataset import Residuals
-from training.loop import fit
 from training.settings import LoopSettings
 from training.validation import Validation
 
@@ -106,57 +103,3 @@ def test_a_training_that_makes_it_worse_is_told(held_out: Residuals, tmp_path: P
     assert "made it worse" in validation.told()
     validation.losses = {0: 1.0, 3: 0.9}
     assert "made it worse" not in validation.told()
-
-
-def test_a_shift_of_the_mean_is_found_in_few_steps(tmp_path: Path) -> None:
-    """Everyone is shifted by the same amount on one side of the brain."""
-    generator = tiny_generator("3d")
-    data = data_of(generator, tmp_path)
-    truth = np.zeros((generator.prior.channels, *generator.prior.mask.shape), dtype=np.float32)
-    truth[0, : generator.prior.mask.shape[0] // 2] = 2.0
-    truth *= generator.prior.mask
-    own = data.residual.mean(axis=0)
-    shifted = replace(data, residual=np.array(data.residual) - own + truth)
-    shift = MeanShift(generator.prior.channels, generator.space, generator.prior.mask)
-    before = [p.clone() for p in generator.denoiser.network.parameters()]
-    fit(
-        generator.denoiser,
-        [shift.values],
-        shifted,
-        replace(SETTINGS, steps=120, learning_rate=0.1, ema=0.9),
-        tmp_path,
-        lambda metrics, step: None,
-        lambda step: None,
-        "test",
-        shift=shift,
-    )
-    found = (shift().detach().numpy() * generator.prior.mask)[0]
-    left, right = found[:3], found[5:]
-    inside = generator.prior.mask
-    assert left[inside[:3]].mean() == pytest.approx(2.0, abs=0.2)
-    assert abs(right[inside[5:]].mean()) < 0.2
-    for one, other in zip(before, generator.denoiser.network.parameters(), strict=True):
-        assert torch.equal(one, other)
-
-
-def test_the_network_is_not_taught_what_the_shift_knows(tmp_path: Path) -> None:
-    """Errors of the network do not move the shift: its gradient is that of its own error."""
-    generator = tiny_generator("3d")
-    data = data_of(generator, tmp_path)
-    shift = MeanShift(generator.prior.channels, generator.space, generator.prior.mask)
-    training_loss = TrainingLoss(generator.denoiser, shift, data.mean())
-    residual, condition = data.rows(torch.arange(2))
-    noise, t = torch.randn_like(residual), torch.tensor([0.2, 0.7])
-    error, count, shift_error = training_loss(residual, t, noise, condition)
-    assert not any(
-        g is not None
-        for g in torch.autograd.grad(error, [shift.values], retain_graph=True, allow_unused=True)
-    )
-    # While it trains, the shift is compared with the mean of all subjects.
-    everybody = torch.from_numpy(data.residual.mean(axis=0))[None] * generator.denoiser.mask
-    expected = everybody.square().sum() / generator.denoiser.mask.expand_as(everybody).sum()
-    assert float((shift_error / count).detach()) == pytest.approx(float(expected), rel=1e-5)
-    *_, shift_error = training_loss.eval()(residual, t, noise, condition)
-    mask = generator.denoiser.mask.expand_as(residual)
-    expected = (residual * mask).square().sum() / mask.sum()
-    assert float((shift_error / count).detach()) == pytest.approx(float(expected), rel=1e-5)

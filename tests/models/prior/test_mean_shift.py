@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from contracts.space import Space
 from models.generator import Generator
-from models.prior.mean_shift import MeanShift, on_grid
-from tests.cohort.tiny import SPACE, people
+from models.prior.group import with_fitted_shift
+from models.prior.mean_shift import fit, on_grid
+from models.prior.quantiles import from_scores
+from tests.cohort.tiny import people
 from tests.models.tiny import tiny_generator
 
 
@@ -22,37 +23,49 @@ def base() -> Generator:
 
 @pytest.fixture(scope="module")
 def coarse(base: Generator) -> np.ndarray:
-    shape = MeanShift(base.prior.channels, SPACE, base.prior.mask).coarse().shape
+    shape = (base.prior.channels, 3, 4, 3)
     return 0.3 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def test_it_is_zero_at_first_and_on_the_grid(base: Generator) -> None:
-    made = MeanShift(base.prior.channels, SPACE, base.prior.mask)()
-    assert made.shape == (base.prior.channels, *SPACE.shape)
-    assert not made.any()
+def shift_of(mean: np.ndarray, mask: np.ndarray, edge: float) -> np.ndarray:
+    """The fitted shift, on the grid."""
+    space = Space.from_affine("test", mask.shape, np.diag([edge, edge, edge, 1]))
+    return on_grid(fit(mean, mask, space), mask)
 
 
-def test_only_points_that_the_brain_depends_on_are_trained() -> None:
-    space = Space.from_affine("test", (12, 12, 12), np.diag([2.0, 2, 2, 1]))
-    mask = np.zeros(space.shape, dtype=bool)
-    mask[:3, 5:8] = True
-    module = MeanShift(2, space, mask)
-    assert 0 < module.values.numel() < 0.8 * module.coarse().numel()
-    with torch.no_grad():
-        module.values.fill_(1)
-    # Whatever the other points are, the mask sees ones.
-    np.testing.assert_allclose(module().detach().numpy()[:, mask], 1, rtol=1e-6)
-    module().mul(torch.from_numpy(mask)).sum().backward()
-    assert module.values.grad is not None
-    assert bool((module.values.grad != 0).all())
+def a_mask(shape: tuple[int, int, int] = (16, 14, 12)) -> np.ndarray:
+    mask = np.zeros(shape, dtype=bool)
+    mask[2:-3, 3:-2, 2:-2] = True
+    return mask
 
 
-def test_training_and_sampling_see_the_same_shift(base: Generator, coarse: np.ndarray) -> None:
-    module = MeanShift(base.prior.channels, SPACE, base.prior.mask)
-    with torch.no_grad():
-        module.values.copy_(torch.from_numpy(coarse)[:, module.nodes])
-    expected = module().detach().numpy() * base.prior.mask
-    np.testing.assert_array_equal(on_grid(coarse, base.prior.mask), expected)
+def test_a_shift_that_the_grid_can_hold_is_found() -> None:
+    mask = a_mask()
+    x, y, z = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in mask.shape], indexing="ij")
+    mean = np.stack([0.3 + 0.02 * x, -0.01 * y * z]).astype(np.float32)
+    np.testing.assert_allclose(shift_of(mean, mask, 2.0), mean * mask, atol=0.03)
+
+
+def test_means_of_regions_are_kept() -> None:
+    """A region larger than the grid's voxels keeps its mean, but for its edge, noise or not."""
+    rng = np.random.default_rng(0)
+    mask = a_mask((24, 24, 24))
+    mean = 0.25 * rng.standard_normal((1, *mask.shape)).astype(np.float32)
+    region = np.zeros(mask.shape, dtype=bool)
+    region[8:16, 8:16, 8:16] = True
+    mean[0][region] -= 0.8
+    found = shift_of(mean, mask, 2.0)
+    assert found[0][region].mean() == pytest.approx(mean[0][region].mean(), abs=0.12)
+    assert abs(found[0][mask & ~region].mean()) < 0.05
+
+
+def test_points_that_no_voxel_depends_on_are_zero() -> None:
+    mask = a_mask()
+    space = Space.from_affine("test", mask.shape, np.diag([2.0, 2.0, 2.0, 1]))
+    found = fit(np.ones((2, *mask.shape), dtype=np.float32), mask, space)
+    assert (found == 0).any()
+    assert found.min() >= -0.05
+    assert found.max() <= 1.05
 
 
 def test_residuals_are_less_the_shift_and_volumes_have_it(
@@ -79,3 +92,17 @@ def test_it_is_saved_and_shapes_the_digest(
     assert shifted.digest != base.digest
     shifted.save(tmp_path)
     np.testing.assert_array_equal(Generator.load(tmp_path).prior.mean_shift, coarse)
+
+
+def test_a_group_s_shift_leaves_no_mean_behind(base: Generator) -> None:
+    """Residuals of a group are, on average, near zero with its shift, and not without."""
+    rng = np.random.default_rng(2)
+    prior, who = base.prior, people(8)
+    shape = (8, prior.channels, *prior.mask.shape)
+    own = (0.3 * rng.standard_normal(shape) * prior.mask).astype(np.float32)
+    deviation = from_scores(own + 1.5 * prior.mask, prior.knots) * prior.scale
+    relative = (prior.mean(who) + deviation).astype(np.float32)
+    fitted = with_fitted_shift(prior, relative, who, base.space)
+    before, after = (p.residual_of_relative(relative, who).mean(axis=0) for p in (prior, fitted))
+    inside = np.broadcast_to(prior.mask, before.shape)
+    assert abs(after[inside].mean()) < 0.1 * abs(before[inside].mean())
