@@ -120,6 +120,7 @@ def fit(
             with nullcontext() if last else accelerator.no_sync(ready):
                 with accelerator.autocast():
                     error, count, shift_error = ready(*batch)
+                batch = ()  # the backward pass, which needs most memory, does not need it
                 accelerator.backward(error + shift_error)
             sums += torch.stack([error.detach(), count])
             batch = next(batches, ())  # while a GPU is still at work

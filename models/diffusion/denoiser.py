@@ -141,18 +141,19 @@ class Denoiser(nn.Module):
             mean = self.wiener(noisy, a, s)
             sd = posterior_sd(self.basis.power, a, s)
             start, scale = mean, sd
-            images = torch.cat([noisy, mean], dim=1)
+            images: tuple[Tensor, ...] = noisy, mean
         else:
             mean, sd = torch.zeros_like(noisy), torch.ones_like(a)
             signal = a.clamp(min=_LEAST_SIGNAL)
             start, scale = noisy * self.mask / signal, -s / signal
-            images = noisy
+            images = (noisy,)
         if self.dim == "3d":
             output = self.network(images, t, condition)
         else:
-            output = self._slicewise(images, t, condition, slices)
-        output = output * self.take(self.mask.expand_as(noisy[:, :1]), slices)
-        clean = self.take(start, slices) + scale * output
+            output = self._slicewise(torch.cat(images, dim=1), t, condition, slices)
+        # In place: at this moment of a training, memory is at its peak.
+        output = output.mul_(self.take(self.mask.expand_as(noisy[:, :1]), slices))
+        clean = output.mul_(scale).add_(self.take(start, slices))
         return Estimate(clean, scale, self.take(mean, slices), sd)
 
     def _with_null_token(self, condition: Tensor, withheld: Tensor | None) -> Tensor:
