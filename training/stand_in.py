@@ -6,12 +6,19 @@ data.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from contracts.space import Space
 from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.diffusion.denoiser import Denoiser
+from models.diffusion.loss import TrainingLoss
 from models.prior.covariance import Covariance
 from models.prior.prior import Prior
 from training.dataset import Residuals
@@ -20,6 +27,30 @@ from training.dataset import Residuals
 # displacement; all the directions of `models.prior.directions` and four principal components.
 CHANNELS = 6
 MODES = 34
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """All that a training works on; without an adapter it trains the whole network."""
+
+    loss: TrainingLoss
+    trainable: Sequence[nn.Parameter]
+    data: Residuals
+
+    def adapted(self, method: str, settings: dict[str, Any] | None = None) -> Training:
+        """Returns the training of an adapter of the same network, which is changed."""
+        from models.adapters.adapter import Adapter
+        from models.adapters.method import method as named
+
+        adapter = Adapter(self.loss.denoiser.network, named(method, settings or {}))
+        return replace(self, trainable=adapter.parameters())
+
+
+def training(dim: Dim, space: Space, network: NetworkConfig, method: str | None = None) -> Training:
+    """Returns a training of a base, or of an adapter by a method, on two made-up subjects."""
+    made = denoiser(dim, space, network)
+    whole = Training(TrainingLoss(made), list(made.network.parameters()), residuals(2, space))
+    return whole if method is None else whole.adapted(method)
 
 
 def denoiser(
@@ -74,6 +105,6 @@ def residuals(count: int, space: Space, entries: int = 2) -> Residuals:
     return Residuals(values, torch.zeros(count, entries))
 
 
-def _zeros(*shape: int) -> np.ndarray:
+def _zeros(*shape: int) -> NDArray[np.float32]:
     """Returns zeros that take no memory, for what training does not read."""
     return np.broadcast_to(np.float32(0), shape)

@@ -150,7 +150,7 @@ class Denoiser(nn.Module):
         if self.dim == "3d":
             output = self.network(images, t, condition)
         else:
-            output = self._slicewise(torch.cat(images, dim=1), t, condition, slices)
+            output = self._slicewise(images, t, condition, slices)
         # In place: at this moment of a training, memory is at its peak.
         output = output.mul_(self.take(self.mask.expand_as(noisy[:, :1]), slices))
         clean = output.mul_(scale).add_(self.take(start, slices))
@@ -173,17 +173,22 @@ class Denoiser(nn.Module):
         return moved.gather(-1, at).movedim(-1, self.axis)
 
     def _slicewise(
-        self, volumes: Tensor, t: Tensor, condition: Tensor, slices: Tensor | None
+        self, volumes: tuple[Tensor, ...], t: Tensor, condition: Tensor, slices: Tensor | None
     ) -> Tensor:
         """Applies the 2D network to slices (B, S) of (B, C, X, Y, Z) volumes, side by side."""
-        moved = volumes.movedim(self.axis, -1)
-        depth = moved.shape[-1]
+        moved = [volume.movedim(self.axis, -1) for volume in volumes]
+        depth, device = moved[0].shape[-1], moved[0].device
         if slices is None:
-            slices = torch.arange(depth, device=moved.device).expand(len(moved), -1)
-        moved = nn.functional.pad(moved, (_NEIGHBOURS, _NEIGHBOURS))
-        rows = torch.arange(len(moved), device=moved.device)[:, None]
-        # Advanced indices around a slice put their axes first: (B, S, channels, rows, columns).
-        window = [moved[rows, ..., slices + k] for k in range(2 * _NEIGHBOURS + 1)]
+            slices = torch.arange(depth, device=device).expand(len(moved[0]), -1)
+        rows = torch.arange(len(moved[0]), device=device)[:, None]
+        window = []
+        for k in range(-_NEIGHBOURS, _NEIGHBOURS + 1):
+            # The neighbours of the first and the last slice are zero. No volume is copied for it:
+            # a step may need few of its slices.
+            inside = ((slices + k >= 0) & (slices + k < depth))[..., None, None, None]
+            at = (slices + k).clamp(0, depth - 1)
+            # Advanced indices around a slice put their axes first: (B, S, channels, rows, columns).
+            window += [volume[rows, ..., at] * inside for volume in moved]
         images = torch.cat(window, dim=2).flatten(0, 1)
         position = 2 * slices / (depth - 1) - 1
         conditions = torch.cat(
