@@ -48,6 +48,7 @@ _MEASUREMENTS = (
     Measurement("judge", "judge", minutes=6),
     Measurement("neighbours", "neighbours", minutes=3),
     Measurement("costs", "costs", minutes=10, before="make demo"),
+    Measurement("memory", "memory", minutes=12),
     Measurement("scaling", "scaling", minutes=25),
     Measurement("registration", "registration", minutes=15),
     Measurement("paper", "paper", before="python -m benchmarks.scaling"),

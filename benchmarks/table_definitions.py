@@ -123,6 +123,16 @@ STEP_COSTS = (
     Column("CPU s per image", "monai_cpu_s", ".2g"),
     Column("over a step of ours", "monai_over_ours", ".2g"),
 )
+MEMORY = (
+    Column("", "dim"),
+    Column("mm", "mm", "g"),
+    Column("method", "method"),
+    Column("recompute", "recompute"),
+    Column("peak, MiB", "peak_mib", ".0f"),
+    Column("over full without recompute", "of_full", ".2f"),
+    Column("told by the planner, over the peak", "told_over_peak", ".2f"),
+    Column("step, over full with recompute", "step_of_full", ".2f"),
+)
 SCALING = (
     Column("grid", "grid"),
     Column("subjects", "subjects"),
@@ -243,6 +253,7 @@ TABLES: dict[str, Table] = {
     "peft-3d": Table("peft-3d", _rows(PEFT)),
     "sampling-costs": Table("costs", _measure(SAMPLING_COSTS, "sampling")),
     "step-costs": Table("costs", _measure(STEP_COSTS, "training step")),
+    "memory": Table("memory", _rows(MEMORY)),
     "scaling": Table("scaling", _rows(SCALING)),
     "registration": Table("registration", _rows(REGISTRATION)),
     "paper": Table("paper", _rows(PAPER)),

@@ -117,6 +117,7 @@ def fit(
             with nullcontext() if last else accelerator.no_sync(ready):
                 with accelerator.autocast():
                     error, count = ready(*batch)
+                batch = ()  # the backward pass, which needs most memory, does not need it
                 accelerator.backward(error)
             sums += torch.stack([error.detach(), count])
             batch = next(batches, ())  # while a GPU is still at work

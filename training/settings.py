@@ -31,8 +31,8 @@ class LoopSettings:
     validate_every : steps between measurements of the loss on held-out subjects.
     patience : training stops after as many measurements that were no better than one before them;
         0: never. The weights of the best one remain.
-    recompute : keep a third of the activations and compute the others again, see
-        `models.diffusion.network.PatchUNet.recompute`; for volumes that a GPU's memory cannot hold.
+    recompute : compute norms and activations again instead of keeping them, see
+        `models.diffusion.recompute.switch`: about half of the memory, for a few percent of time.
     compile : compile the network and its loss on a GPU; it starts minutes later. On a CPU, where
         it gains nothing, it is left out.
     """
@@ -132,6 +132,7 @@ class AdaptSettings:
             seed=self.seed,
             checkpoint_every=50,
             validate_every=20,
+            recompute=True,
         )
 
     def with_choices(self, choices: Mapping[str, Any]) -> AdaptSettings:

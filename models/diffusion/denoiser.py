@@ -141,18 +141,19 @@ class Denoiser(nn.Module):
             mean = self.wiener(noisy, a, s)
             sd = posterior_sd(self.basis.power, a, s)
             start, scale = mean, sd
-            images = torch.cat([noisy, mean], dim=1)
+            images: tuple[Tensor, ...] = noisy, mean
         else:
             mean, sd = torch.zeros_like(noisy), torch.ones_like(a)
             signal = a.clamp(min=_LEAST_SIGNAL)
             start, scale = noisy * self.mask / signal, -s / signal
-            images = noisy
+            images = (noisy,)
         if self.dim == "3d":
             output = self.network(images, t, condition)
         else:
             output = self._slicewise(images, t, condition, slices)
-        output = output * self.take(self.mask.expand_as(noisy[:, :1]), slices)
-        clean = self.take(start, slices) + scale * output
+        # In place: at this moment of a training, memory is at its peak.
+        output = output.mul_(self.take(self.mask.expand_as(noisy[:, :1]), slices))
+        clean = output.mul_(scale).add_(self.take(start, slices))
         return Estimate(clean, scale, self.take(mean, slices), sd)
 
     def _with_null_token(self, condition: Tensor, withheld: Tensor | None) -> Tensor:
@@ -172,17 +173,22 @@ class Denoiser(nn.Module):
         return moved.gather(-1, at).movedim(-1, self.axis)
 
     def _slicewise(
-        self, volumes: Tensor, t: Tensor, condition: Tensor, slices: Tensor | None
+        self, volumes: tuple[Tensor, ...], t: Tensor, condition: Tensor, slices: Tensor | None
     ) -> Tensor:
         """Applies the 2D network to slices (B, S) of (B, C, X, Y, Z) volumes, side by side."""
-        moved = volumes.movedim(self.axis, -1)
-        depth = moved.shape[-1]
+        moved = [volume.movedim(self.axis, -1) for volume in volumes]
+        depth, device = moved[0].shape[-1], moved[0].device
         if slices is None:
-            slices = torch.arange(depth, device=moved.device).expand(len(moved), -1)
-        moved = nn.functional.pad(moved, (_NEIGHBOURS, _NEIGHBOURS))
-        rows = torch.arange(len(moved), device=moved.device)[:, None]
-        # Advanced indices around a slice put their axes first: (B, S, channels, rows, columns).
-        window = [moved[rows, ..., slices + k] for k in range(2 * _NEIGHBOURS + 1)]
+            slices = torch.arange(depth, device=device).expand(len(moved[0]), -1)
+        rows = torch.arange(len(moved[0]), device=device)[:, None]
+        window = []
+        for k in range(-_NEIGHBOURS, _NEIGHBOURS + 1):
+            # The neighbours of the first and the last slice are zero. No volume is copied for it:
+            # a step may need few of its slices.
+            inside = ((slices + k >= 0) & (slices + k < depth))[..., None, None, None]
+            at = (slices + k).clamp(0, depth - 1)
+            # Advanced indices around a slice put their axes first: (B, S, channels, rows, columns).
+            window += [volume[rows, ..., at] * inside for volume in moved]
         images = torch.cat(window, dim=2).flatten(0, 1)
         position = 2 * slices / (depth - 1) - 1
         conditions = torch.cat(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from models.diffusion.denoiser import Denoiser
@@ -35,9 +36,15 @@ def errors(
     a, s = (part.view(-1, 1, 1, 1, 1) for part in denoiser.path(t))
     estimate = denoiser(a * residual + s * noise, t, condition, slices, withheld)
     truth = denoiser.take(residual, slices)
+    clean, scale = estimate.clean, estimate.scale
+    del estimate  # what is left of it would stay in memory, which is at its peak below
     mask = denoiser.take(denoiser.mask.expand_as(residual), slices)
-    error = ((estimate.clean - truth) / estimate.scale) ** 2 * mask
-    return error.flatten(1).sum(dim=1), mask.flatten(1).sum(dim=1)
+    error = clean.sub_(truth).div_(scale).mul_(mask)
+    zero = torch.zeros((), dtype=error.dtype, device=error.device).expand_as(error)
+    # The backward pass of `mse_loss` makes one map, that of a square three.
+    squared = nn.functional.mse_loss(error, zero, reduction="none")
+    axes = (1, 2, 3, 4)
+    return squared.sum(dim=axes), mask.sum(dim=axes)
 
 
 class TrainingLoss(nn.Module):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from models.config import NetworkConfig
+from models.diffusion import recompute
 
 # Shapes: B batch, C channels, S... spatial (2 or 3 axes), E condition entries.
 
@@ -62,43 +60,22 @@ class PatchUNet(nn.Module):
         )
 
     def recompute(self, on: bool) -> None:
-        """Sets whether the backward pass computes activations again instead of keeping them.
+        """Sets whether the backward pass computes norms and activations again, see `recompute`."""
+        recompute.switch(self.unet, on)
 
-        Residual and attention blocks then keep their inputs alone (Chen et al. 2016): about a
-        third of the memory, for one more forward pass per step. Outputs and gradients are the
-        same.
-        """
-        from monai.networks.blocks import SpatialAttentionBlock
-        from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
-
-        for block in self.unet.modules():
-            if isinstance(block, DiffusionUNetResnetBlock | SpatialAttentionBlock):
-                # The method is replaced on the instance, so that neither MONAI's classes nor the
-                # names of parameters change.
-                block.__dict__.pop("forward", None)
-                if on:
-                    block.forward = partial(_checkpointed, block.forward)
-
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, x: Tensor | tuple[Tensor, ...], t: Tensor, condition: Tensor) -> Tensor:
         """Returns (B, out_channels, S...).
 
         Parameters
         ----------
-        x : (B, C, S...).
+        x : (B, C, S...); or its channels in parts, which are put together for a moment only.
         t : (B,), in [0, 1].
         condition : (B, E).
         """
         from monai.networks.utils import pixelshuffle, pixelunshuffle
 
-        dims = x.ndim - 2
-        packed = pixelunshuffle(x, dims, self.patch)
+        parts = x if isinstance(x, tuple) else (x,)
+        dims = parts[0].ndim - 2
+        packed = pixelunshuffle(torch.cat(parts, dim=1), dims, self.patch)
         out = self.unet(packed, timesteps=1000.0 * t, class_labels=condition)
         return cast(Tensor, pixelshuffle(out, dims, self.patch))
-
-
-def _checkpointed(forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        return forward(*inputs)
-    # Nothing in these blocks is random, so that the random state need not be kept.
-    out: Tensor = checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False)
-    return out

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.config import NetworkConfig
 from models.diffusion.network import PatchUNet
@@ -91,6 +92,17 @@ def test_recomputing_changes_memory_alone(network: PatchUNet) -> None:
     assert list(network.state_dict()) == names
     network.recompute(False)
     assert run(network)[2] == held
+
+
+def test_no_convolution_is_computed_again(network: PatchUNet) -> None:
+    def operations() -> int:
+        with FlopCounterMode(display=False) as counter:
+            run(network)
+        return int(counter.get_total_flops())
+
+    plain = operations()
+    network.recompute(True)
+    assert operations() == plain
 
 
 def test_without_gradients_nothing_is_recomputed(network: PatchUNet) -> None:
