@@ -21,6 +21,7 @@ from models.diffusion.loss import TrainingLoss
 from models.prior.mean_shift import MeanShift
 from training.batch import training_batch
 from training.dataset import Residuals
+from training.memory import explained
 from training.settings import LoopSettings
 from training.validation import Losses, Validation
 
@@ -67,7 +68,7 @@ def fit(
 
     Raises
     ------
-    UserError : if the loss is not a finite number.
+    UserError : if the loss is not a finite number, or memory lacks.
     """
     training_loss = TrainingLoss(denoiser, shift)
     denoiser.network.recompute(settings.recompute)
@@ -117,10 +118,13 @@ def fit(
         sums = torch.zeros(2, device=device)
         for number in numbers:
             last = number == numbers[-1]
-            with nullcontext() if last else accelerator.no_sync(ready):
+            with (
+                nullcontext() if last else accelerator.no_sync(ready),
+                explained(training_loss, trainable, settings, device.type == "cuda"),
+            ):
                 with accelerator.autocast():
                     error, count, shift_error = ready(*batch)
-                batch = ()  # the backward pass, which needs most memory, does not need it
+                batch = ()  # the backward pass does not need it
                 accelerator.backward(error + shift_error)
             sums += torch.stack([error.detach(), count])
             batch = next(batches, ())  # while a GPU is still at work
