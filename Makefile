@@ -62,6 +62,9 @@ experiments: $(READY) ## the last ten commits with their headline metrics and wh
 tune: $(READY) ## bi-level search over what to adapt and how
 	python -m training.tune
 
+plan: $(READY) ## what training fits into memory: make plan ARGS="--mode 3D --peft lora --memory 16GB"
+	python -m training.plan $(ARGS)
+
 ui: $(READY) ## MLflow UI with the runs, http://127.0.0.1:5000
 	python -m services.tracking ui
 
@@ -91,4 +94,4 @@ lint: $(READY) ## ruff and mypy
 clean: ## remove what the chain made; keeps .venv and the DVC cache
 	rm -rf data/bids data/derivatives data/template data/models data/reports data/work data/split.json mlruns
 
-.PHONY: help install demo repro pull stages experiments tune ui serve test acceptance bench bench-peft tables lint clean
+.PHONY: help install demo repro pull stages experiments tune plan ui serve test acceptance bench bench-peft tables lint clean

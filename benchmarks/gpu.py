@@ -109,7 +109,7 @@ def train(
     for step in range(WARM + STEPS):
         before = clock()
         with torch.autocast(device.type, torch.bfloat16, enabled=variant.bf16):
-            error, count, _ = objective(*batch)
+            error, count = objective(*batch)
         (error / count).backward()
         optimizer.step()
         optimizer.zero_grad()

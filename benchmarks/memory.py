@@ -88,9 +88,9 @@ def main(row: str | None, no_time: bool) -> None:
     from benchmarks import table_definitions
 
     if row:
-        dim, mm, name, on = row.split(",")
-        settings = _settings(cast(Dim, dim), on == "1")
-        click.echo(json.dumps(peak(cast(Dim, dim), mni_space(float(mm)), name, settings)))
+        only, edge, chosen, recompute = row.split(",")
+        settings = _settings(cast(Dim, only), recompute == "1")
+        click.echo(json.dumps(peak(cast(Dim, only), mni_space(float(edge)), chosen, settings)))
         return
     dims: tuple[Dim, ...] = ("2d", "3d")
     wanted = [
@@ -172,7 +172,7 @@ def _step(ready: Training, loop: LoopSettings) -> Callable[[], float]:
 
     def run() -> float:
         begun = time.process_time()
-        error, _, _ = ready.loss(*batch)
+        error, _ = ready.loss(*batch)
         torch.autograd.backward(error)
         optimizer.step()
         optimizer.zero_grad()

@@ -20,6 +20,7 @@ from models.diffusion.denoiser import Denoiser
 from models.diffusion.loss import TrainingLoss
 from training.batch import training_batch
 from training.dataset import Residuals
+from training.memory import explained
 from training.settings import LoopSettings
 from training.validation import Losses, Validation
 
@@ -64,7 +65,7 @@ def fit(
 
     Raises
     ------
-    UserError : if the loss is not a finite number.
+    UserError : if the loss is not a finite number, or memory lacks.
     """
     training_loss = TrainingLoss(denoiser)
     denoiser.network.recompute(settings.recompute)
@@ -114,7 +115,10 @@ def fit(
         sums = torch.zeros(2, device=device)
         for number in numbers:
             last = number == numbers[-1]
-            with nullcontext() if last else accelerator.no_sync(ready):
+            with (
+                nullcontext() if last else accelerator.no_sync(ready),
+                explained(training_loss, trainable, settings, device.type == "cuda"),
+            ):
                 with accelerator.autocast():
                     error, count = ready(*batch)
                 batch = ()  # the backward pass, which needs most memory, does not need it

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from contracts.errors import UserError
 from models.diffusion.loss import TrainingLoss
 from training.settings import LoopSettings
 
@@ -89,10 +90,10 @@ def need(
         with mode, _reparametrize_module(loss, fake, tie_weights=True), live:
             batch = _batch(loss, settings)
             with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-                error, _, shift = loss(*batch)
+                error, _ = loss(*batch)
             del batch
             live.part = "backward"
-            torch.autograd.backward(error + shift)
+            torch.autograd.backward(error)
     finally:
         for parameter, required in before:
             parameter.requires_grad_(required)
@@ -130,6 +131,42 @@ def choose(
     return best
 
 
+@contextmanager
+def explained(
+    loss: TrainingLoss, trainable: Sequence[nn.Parameter], settings: LoopSettings, bf16: bool
+) -> Iterator[None]:
+    """Turns an error for lack of memory into one that says what the planner chooses instead.
+
+    Raises
+    ------
+    UserError : if memory lacks; with a batch and `recompute` that need less than what lacked, by
+        half if nothing else is known.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # torch.OutOfMemoryError is a RuntimeError; that of CPUs is no class of its own.
+        lacks = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not lacks and "can't allocate memory" not in str(error):
+            raise
+        now = need(loss, trainable, settings, bf16)
+
+        def need_of(other: LoopSettings) -> Need:
+            return need(loss, trainable, other, bf16)
+
+        choice = choose(need_of, settings, now.total // 2)
+        advice = "take a smaller network or larger voxels"
+        if choice is not None:
+            advice = (
+                f"batch: {choice.batch} with recompute: {str(choice.recompute).lower()} takes "
+                f"{choice.need.total / 1e9:.2f} GB"
+            )
+        raise UserError(
+            f"out of memory: this training takes about {now.total / 1e9:.2f} GB beside the "
+            f"libraries; {advice}; `python -m training.plan` says what fits into a given memory"
+        ) from error
+
+
 def _batch(loss: TrainingLoss, settings: LoopSettings) -> tuple[Tensor | None, ...]:
     """Returns a batch of the shapes of `training.batch.draw`."""
     denoiser, count = loss.denoiser, settings.batch
@@ -149,11 +186,11 @@ def _batch(loss: TrainingLoss, settings: LoopSettings) -> tuple[Tensor | None, .
     )
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of the tensors that live; those that were there before are not seen."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.part = self.peak_part = "forward"
         self.now = self.peak = 0
         self._sizes: dict[int, int] = {}
