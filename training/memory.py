@@ -186,11 +186,11 @@ def _batch(loss: TrainingLoss, settings: LoopSettings) -> tuple[Tensor | None, .
     )
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes of the tensors that live; those that were there before are not seen."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.part = self.peak_part = "forward"
         self.now = self.peak = 0
         self._sizes: dict[int, int] = {}
