@@ -58,11 +58,12 @@ def peak(dim: Dim, space: Space, name: str, settings: TrainSettings) -> result.R
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is resident now
     before = _status("VmRSS")
+    loaded = _loaded(ready)
     ready = ready.adapted(name)
+    own = _loaded(ready) - loaded
     _run(ready, settings.loop)
     grown = _status("VmHWM") - before
     told = need(ready.loss, ready.trainable, settings.loop, bf16=False)
-    own = sum(p.nbytes for p in ready.trainable)
     return {"peak_mib": grown, "told_mib": (told.growth + own) / _MIB}
 
 
@@ -88,9 +89,10 @@ def main(row: str | None, no_time: bool) -> None:
     from benchmarks import table_definitions
 
     if row:
-        only, edge, chosen, recompute = row.split(",")
-        settings = _settings(cast(Dim, only), recompute == "1")
-        click.echo(json.dumps(peak(cast(Dim, only), mni_space(float(edge)), chosen, settings)))
+        given = row.split(",")
+        one = cast(Dim, given[0])
+        space, settings = mni_space(float(given[1])), _settings(one, given[3] == "1")
+        click.echo(json.dumps(peak(one, space, given[2], settings)))
         return
     dims: tuple[Dim, ...] = ("2d", "3d")
     wanted = [
@@ -134,6 +136,11 @@ def main(row: str | None, no_time: bool) -> None:
         threads=1, intervals=result.ROUNDS,
     )  # fmt: skip
     click.echo(table_definitions.TABLES["memory"].body(written))
+
+
+def _loaded(ready: Training) -> int:
+    """Bytes of all weights and buffers."""
+    return sum(t.nbytes for t in (*ready.loss.parameters(), *ready.loss.buffers()))
 
 
 def _settings(dim: Dim, recompute: bool) -> TrainSettings:
