@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,27 +20,22 @@ import click
 from benchmarks import result
 from contracts import closure, paths
 from contracts.console import command, say
-from contracts.errors import UserError
+from training.settings import HeldOutSettings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from cohort.subjects import Subjects
+    from benchmarks.patients import Patients
     from contracts.tracking import Run
-    from evaluation.regional_means import RegionalMeans
     from models.config import Dim
     from models.generator import Generator
     from training.adapt_data import AdaptData
     from training.settings import AdaptSettings
 
-# Seeds of the volumes: no stage and no other benchmark samples from these.
-_FIRST_SEED = 700_000
-_EVALUATIONS = 8
 # Sampling seeds that the outer objective of one adapter is repeated with, so far apart.
 _OBJECTIVE_SEEDS = [1000 * i for i in range(5)]
-# Regions whose true difference is larger, in standard deviations, count as changed.
-_CHANGED = 0.5
+_HELD_OUT = HeldOutSettings(samples=16, steps=8)
 BASE, GAIN, SCRATCH = "base, not adapted", "gain only", "full, from scratch"
 METHODS = ("lora", "dora", "svdiff", "difffit", "bitfit", "full")
 # Their outer objective is repeated: what separates them has to stand out from its spread.
@@ -56,122 +51,6 @@ def ways() -> dict[str, dict[str, Any]]:
     return {GAIN: {"method": "none", "mean_shift": False}, **shift, SCRATCH: {"method": "full"}}
 
 
-@dataclass(frozen=True, slots=True)
-class Patients:
-    """Patients of the target group, and the truth about their disease.
-
-    Parameters
-    ----------
-    data : whom the base is adapted to, with the validation subjects.
-    others : patients that are in neither: the real volumes that all are compared with.
-    regions : in standard deviations of healthy people of the base group.
-    truth : (2, R), true differences of FA and MD by the disease, in standard deviations.
-    """
-
-    data: AdaptData
-    others: Subjects
-    regions: RegionalMeans
-    truth: NDArray[np.float64]
-
-    @classmethod
-    def load(cls, subjects: int, table: Path) -> Patients:
-        """Takes the first training subjects; the remaining ones join the test subjects.
-
-        Parameters
-        ----------
-        table : of the true differences.
-
-        Raises
-        ------
-        UserError : if there are fewer training subjects, or there is no truth.
-        """
-        from cohort import subjects as cohort_subjects
-        from cohort.derivatives import Derivatives
-        from cohort.split import Manifest
-        from evaluation.regional_means import RegionalMeans
-        from training.adapt_data import AdaptData
-
-        cohort, split = Derivatives.open(paths.DERIVATIVES), Manifest.read(paths.SPLIT)
-        train, test = (split.subjects("target", part) for part in ("train", "test"))
-        if len(train) < subjects:
-            raise UserError(
-                f"expected {subjects} training subjects in the target group, found {len(train)}: "
-                "ask for fewer with --subjects"
-            )
-        atlas = cohort.atlas()
-        if atlas is None or not table.exists():
-            raise UserError(
-                f"expected an atlas in {paths.DERIVATIVES} and the truth in {table}: simulate "
-                "patients with simulate.disease_effect above 0, then `make demo`"
-            )
-        base = cohort_subjects.load(paths.DERIVATIVES, paths.SPLIT, "base", "train")
-        return cls(
-            AdaptData.part(paths.DERIVATIVES, paths.SPLIT, train[:subjects]),
-            cohort_subjects.SubjectFiles.of(cohort, [*test, *train[subjects:]]).load(),
-            RegionalMeans.of(atlas[0], base.volumes, base.conditions),
-            _truth(table, atlas[1]),
-        )
-
-    def samples(self, generator: Generator) -> NDArray[np.float32]:
-        """Returns a volume at the age and sex of each of the others."""
-        seeds = [_FIRST_SEED + i for i in range(len(self.others.ids))]
-        return generator.sample(self.others.conditions, seeds, _EVALUATIONS)
-
-    def scores(
-        self, volumes: NDArray[np.float32], gain: NDArray[np.float32] | None
-    ) -> dict[str, float]:
-        """Returns the scores of volumes.
-
-        Parameters
-        ----------
-        gain : volumes of the base with the site's gain alone, from the same seeds; None: these.
-        """
-        import numpy as np
-
-        from contracts.maps import MAPS
-        from evaluation.block_features import block_features, standardised
-        from evaluation.copy_share import copy_share
-        from evaluation.kernel_distance import kernel_distance, median_distance
-
-        train = self.data.train
-        d, changed = self.regions.differences(volumes, self.others.volumes), self.changed
-        found = {
-            "d_fa": float(np.abs(d[0][changed[0]]).mean()),
-            "d_md": float(np.abs(d[1][changed[1]]).mean()),
-            "d_unchanged": float(np.abs(d[~changed]).mean()),
-            "regional_distance": self.regions.distance(volumes, self.others.volumes),
-        }
-        if gain is not None:
-            made = self.regions.differences(volumes, gain)
-            found["correlation"] = float(np.corrcoef(made.ravel(), self.truth.ravel())[0, 1])
-        sets = [
-            block_features(v[:, :2], train.space, MAPS)
-            for v in (volumes, self.others.volumes, train.volumes)
-        ]
-        made, real, known = (standardised(values, sets[-1]) for values in sets)
-        first = (np.arange(len(made) + len(real)) < len(made)).astype(np.float64)[None]
-        distance = kernel_distance(np.concatenate([made, real]), median_distance(known))
-        found["kernel_distance"] = float(distance(first, 1 - first)[0, 0])
-        found["copy_share"] = copy_share(made, real, known)
-        return found
-
-    @property
-    def changed(self) -> NDArray[np.bool_]:
-        """The regions that the disease changes, (2, R) for FA and MD."""
-        return abs(self.truth) > _CHANGED
-
-
-def _truth(table: Path, names: Mapping[int, str]) -> NDArray[np.float64]:
-    """Returns the true differences of FA and MD in regions sorted by label, (2, R)."""
-    import numpy as np
-
-    from cohort.simulation import disease_truth
-
-    known = {(effect.map, effect.region): effect.d for effect in disease_truth.read(table)}
-    rows = [[known.get((name, names[k]), 0.0) for k in sorted(names)] for name in ("fa", "md")]
-    return np.array(rows)
-
-
 def adapted(
     dim: Dim, settings: AdaptSettings, data: AdaptData, folder: Path, scratch: bool
 ) -> tuple[Generator, dict[str, Any]]:
@@ -185,7 +64,6 @@ def adapted(
     from models.adapters import adapted as adapted_generator
     from models.generator import Generator
     from training.adapt import adapt_generator
-    from training.settings import HeldOutSettings
 
     base = _base(dim, folder.parent, scratch, settings.seed)
     record = folder / "costs.json"
@@ -272,11 +150,7 @@ def _objective(patients: Patients, generator: Generator) -> NDArray[np.float64]:
     """Returns the outer objective of one generator with several sampling seeds."""
     import numpy as np
 
-    from contracts.params import load
-    from training.settings import HeldOutSettings
-
-    settings = load(HeldOutSettings, "adapt.held_out")
-    found = [patients.data.score(generator, settings, seed) for seed in _OBJECTIVE_SEEDS]
+    found = [patients.data.score(generator, _HELD_OUT, seed) for seed in _OBJECTIVE_SEEDS]
     return np.array([one.regional_distance for one in found])
 
 
@@ -337,6 +211,7 @@ def main(dim: Dim, subjects: int, repeats: int, truth: Path, work: Path) -> None
     from threadpoolctl import threadpool_limits
 
     from benchmarks import table_definitions
+    from benchmarks.patients import Patients
     from contracts.params import load
     from models.generator import Generator
     from training.settings import AdaptSettings
