@@ -45,7 +45,7 @@ _REPEATED = (GAIN, "full")
 def ways() -> dict[str, dict[str, Any]]:
     """Returns what each row changes of the settings `adapt.<dim>`, by the name of the row.
 
-    All but the first one fit the site's gain and train a shift of the mean.
+    All of them fit the site's gain, and all but the first one a shift of the mean.
     """
     shift = {name: {"method": name} for name in ("none", *METHODS)}
     return {GAIN: {"method": "none", "mean_shift": False}, **shift, SCRATCH: {"method": "full"}}
@@ -113,7 +113,7 @@ def _base(dim: Dim, folder: Path, scratch: bool, seed: int) -> Path:
 
 
 def rows(dim: Dim, patients: Patients, settings: AdaptSettings, repeats: int, work: Path) -> Any:
-    """Yields a row per way and seed, that of the base first."""
+    """Yields a row per seed and way, then those of the base and of real validation subjects."""
     import numpy as np
 
     from models.adapters.method import method
