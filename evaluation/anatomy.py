@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cohort.regression import design
+from evaluation.age_sex import AgeSexStandardiser, adjusted
 from evaluation.block_features import standardised
 from evaluation.comparison import Float64Array, Measure, Statistic, mean_difference, weights
 from evaluation.measurement_grid import MeasurementGrid
@@ -32,7 +33,7 @@ def measures(pooled: Measurements, train: Measurements, grid: MeasurementGrid) -
     pooled : of the synthetic and, after them, of the held-out real volumes.
     train : of the real subjects that the generator was trained on.
     """
-    standardise = _AgeSexStandardiser(train)
+    standardise = AgeSexStandardiser(train)
     regions = grid.region_names
     found = []
     for k, spec in enumerate(grid.maps):
@@ -96,42 +97,6 @@ def agreement(synthetic: Measurements, real: Measurements, grid: MeasurementGrid
         findings.append(Finding(f"{spec.name}_agreement", label, unit, bias, bias - half_width,
                                 bias + half_width, details=details))  # fmt: skip
     return findings
-
-
-class _AgeSexStandardiser:
-    """Expresses values in standard deviations between real subjects of one age and sex."""
-
-    def __init__(self, train: Measurements) -> None:
-        self._design = design(train.conditions)
-
-    def __call__(
-        self, known: Float64Array, values: Float64Array, pooled: Measurements
-    ) -> tuple[Float64Array, Float64Array]:
-        """Returns scaled values and their scaled residuals from age and sex, (n, columns) each.
-
-        Parameters
-        ----------
-        known : (m, columns), values of the training subjects.
-        values : (n, columns), values of the pooled volumes.
-        """
-        coefficients, *_ = np.linalg.lstsq(self._design, known, rcond=None)
-        residual = known - self._design @ coefficients
-        freedom = max(len(known) - self._design.shape[1], 1)
-        sd = np.sqrt((residual**2).sum(axis=0) / freedom)
-        sd = np.where(sd > 0, sd, 1)
-        return values / sd, (values - design(pooled.conditions) @ coefficients) / sd
-
-
-def adjusted(values: Float64Array, pooled: Measurements) -> Statistic:
-    """Returns the difference of means, adjusted for age and sex.
-
-    Parameters
-    ----------
-    values : (n, columns), regressed on age and sex over both groups together.
-    """
-    x = design(pooled.conditions)
-    coefficients, *_ = np.linalg.lstsq(x, values, rcond=None)
-    return mean_difference(values - x[:, 1:] @ coefficients[1:])
 
 
 def effect(values: Float64Array, pooled: Measurements, regressor: int) -> Statistic:

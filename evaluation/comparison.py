@@ -45,6 +45,9 @@ class Measure:
     columns : the names of the statistic's columns, e.g. regions; the finding shows the column
         with the largest difference and lists all.
     min_per_group : the measure is not computed for groups with fewer volumes.
+    chance : what the finding shows where the groups do not differ, see
+        `evaluation.results.Finding`. The tolerance is a distance from it.
+    limits : the lowest and the highest possible value, where the finding's interval ends.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Measure:
     unit_factor: float = 1.0
     columns: Sequence[str] = ()
     min_per_group: int = _MIN_PER_GROUP
+    chance: float = 0.0
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,12 @@ class _Score:
     largest: Float64Array
     centre: float
     scale: float
+
+    def shown(self, difference: Float64Array) -> Float64Array:
+        """Returns differences as the finding shows them."""
+        low, high = self.measure.limits
+        shown: Float64Array = np.clip(self.measure.chance + difference, low, high)
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +175,8 @@ class Comparison:
         for measure in measures:
             if min(self.n, self.m) >= measure.min_per_group:
                 score = self._score(measure)
-                values[measure.name] = float(score.value[int(np.argmax(score.z))])
+                worst = int(np.argmax(score.z))
+                values[measure.name] = float(score.shown(score.value)[worst])
         return values
 
     def _score(self, measure: Measure) -> _Score:
@@ -223,8 +235,9 @@ class Comparison:
                 verdict, needed = "n too small", math.ceil(min(self.n, self.m) * ratio**2)
             else:
                 verdict = "pass"
-        value, half_width = score.value, score.half_width
-        low, high = value - half_width, value + half_width
+        half_width = score.half_width
+        value = score.shown(score.value)
+        low, high = score.shown(score.value - half_width), score.shown(score.value + half_width)
         label = measure.label
         if measure.columns:
             label += f" (of {len(measure.columns)}, most unlike: {measure.columns[worst]})"
@@ -244,6 +257,7 @@ class Comparison:
                 column: (float(value[i]), float(low[i]), float(high[i]))
                 for i, column in enumerate(measure.columns)
             },
+            chance=measure.chance,
         )
 
 

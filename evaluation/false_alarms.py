@@ -84,7 +84,7 @@ def count_false_alarms(
                 if not found.low < found.high or found.name in _WITHOUT_COVERAGE:
                     continue
                 intervals = found.details.values() or [(found.value, found.low, found.high)]
-                share = float(np.mean([low <= 0 <= high for _, low, high in intervals]))
+                share = float(np.mean([low <= found.chance <= high for _, low, high in intervals]))
                 covered[found.name].append(share)
     return FalseAlarms(splits, n, alarms, {k: float(np.mean(v)) for k, v in covered.items()})
 

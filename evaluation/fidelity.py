@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
+from evaluation.age_sex import AgeSexStandardiser, adjusted
 from evaluation.block_features import standardised
 from evaluation.comparison import (
     Float64Array,
@@ -20,8 +21,10 @@ from evaluation.comparison import (
     weights,
 )
 from evaluation.kernel_distance import kernel_distance, median_distance
+from evaluation.local_texture import DECIDING, LABELS, NAMES
 from evaluation.measurement_grid import MeasurementGrid
 from evaluation.measurements import BINS, REGION_BINS, Measurements
+from evaluation.two_sample import AUC_RANGE, CHANCE, classifier_auc
 
 Neighbourhood = Literal["precision", "recall", "density", "coverage"]
 IndexArray = NDArray[np.int64]
@@ -33,6 +36,9 @@ MAX_PER_GROUP = 400
 _COMPONENTS = 8
 _NEIGHBOURS = 5
 _NEIGHBOURHOODS: tuple[Neighbourhood, ...] = ("precision", "recall", "density", "coverage")
+# Texture further from the expected one than this many standard deviations is cut off: three odd
+# volumes would hide what the others have in common.
+_LARGEST = 10.0
 # Differences of cumulative histograms are computed in chunks of this many rows to bound memory.
 _CHUNK = 128
 
@@ -44,7 +50,8 @@ def measures(
 
     The tolerance of the kernel distance, 0.02, is what noise of 5 % on FA costs on the simulated
     cohort. Those of the histograms, 0.01 FA and 20 um2/s, are below the differences between two
-    scanners.
+    scanners. An AUC of 0.7 is where discrimination begins to be called acceptable (Hosmer &
+    Lemeshow 2000). Measures of local texture are in standard deviations d between real people.
 
     Parameters
     ----------
@@ -55,6 +62,8 @@ def measures(
     points = standardised(pooled.features, train.features)
     reference = standardised(train.features, train.features)
     found = [
+        Measure("classifier_auc", "AUC of a classifier that sees local texture", "",
+                classifier_auc(pooled.texture), "above", 0.2, chance=CHANCE, limits=AUC_RANGE),
         Measure("kernel_distance", "Kernel distance of features", "",
                 kernel_distance(points, median_distance(reference)), "above", 0.02),
         Measure("frechet_distance", f"Frechet distance of {_COMPONENTS} feature components", "",
@@ -82,7 +91,28 @@ def measures(
                     mean_difference(pooled.spectrum[:, k]), "both", 1.0, 10.0,
                     wavelengths(grid.space.zooms, pooled.spectrum.shape[2])),
         ]  # fmt: skip
-    return found
+    return [*found, *texture_measures(pooled, train)]
+
+
+def texture_measures(pooled: Measurements, train: Measurements) -> list[Measure]:
+    """Returns the measures of local texture that decide, see `evaluation.local_texture`.
+
+    Parameters
+    ----------
+    pooled, train : see `measures`.
+    """
+    _, y = AgeSexStandardiser(train)(train.texture, pooled.texture, pooled)
+    y = np.clip(y, -_LARGEST, _LARGEST)
+    broken = (pooled.pieces > 1).astype(np.float64)[:, None]
+    return [
+        *(
+            Measure(name, LABELS[name], "d", adjusted(y[:, [k]], pooled), "both", 0.5)
+            for k, name in enumerate(NAMES)
+            if name in DECIDING
+        ),
+        Measure("pieces", "Share of brains in more than one piece", "", mean_difference(broken),
+                "above", 0.05),
+    ]  # fmt: skip
 
 
 def principal_components(points: Float64Array, reference: Float64Array) -> Float64Array:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from contracts.condition import Condition
 from contracts.space import Space
 from evaluation.block_features import cell_means, features_of_volume, voxels_per_cell
+from evaluation.local_texture import local_texture, pieces
 from evaluation.measurement_grid import BACKGROUND_MD, MeasurementGrid
 
 Float32Array = NDArray[np.float32]
@@ -48,6 +49,8 @@ class Measurements:
     coupling : (n,), correlation of FA and MD over the white matter.
     tissues : (n, 3), the volumes of `TISSUES` in ml.
     spectrum : (n, maps, 12), log10 power per band of spatial frequency.
+    texture : (n, 15), see `evaluation.local_texture`.
+    pieces : (n,), connected pieces that the brain consists of.
     invalid : (n,), share of impossible voxels: not a number, outside [0, maximum], or tissue
         outside `MeasurementGrid.possible_brain`.
     coarse : (n, x, y, z), smoothed FA in cells of 4 mm; half precision saves memory.
@@ -64,6 +67,8 @@ class Measurements:
     coupling: Float64Array
     tissues: Float64Array
     spectrum: Float64Array
+    texture: Float64Array
+    pieces: Float64Array
     invalid: Float64Array
     coarse: NDArray[np.float16]
     white_matter: NDArray[np.bool_]
@@ -150,6 +155,8 @@ def _measure_volume(volume: Float32Array, grid: MeasurementGrid) -> dict[str, An
         "coupling": np.float64(_correlation(finite[fa][white_matter], finite[md][white_matter])),
         "tissues": grid.space.voxel_ml * np.array([brain.sum(), white_matter.sum(), fluid.sum()]),
         "spectrum": np.stack([_power_spectrum(image, grid.space.zooms) for image in scaled]),
+        "texture": local_texture(scaled[fa], scaled[md], brain, white_matter, fluid),
+        "pieces": np.float64(pieces(brain)),
         "invalid": np.float64((~possible.all(axis=0) | misplaced).mean()),
         "coarse": _coarse(scaled[fa], grid.space),
         "white_matter": white_matter,

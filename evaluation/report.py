@@ -70,6 +70,7 @@ class FindingRow:
         unit = UNITS.get(finding.unit, finding.unit)
         numbers = (finding.value, finding.low, finding.high)
         yardsticks = finding.yardsticks
+        shift = finding.chance
         # A tolerance of zero belongs to a count, whose plot has a scale of its own.
         tolerance = finding.tolerance or None
         scale = largest_size((*numbers, tolerance or 0.0))
@@ -84,11 +85,18 @@ class FindingRow:
             finding,
             shown(finding.value),
             interval(*numbers),
-            "" if finding.tolerance is None else with_unit(f"{finding.tolerance:g}", unit),
+            "" if finding.tolerance is None else _tolerance(finding, unit),
             "" if finding.p is None else number(finding.p),
             verdict,
             {k: shown(yardsticks[k]) if k in yardsticks else "" for k in letters},
-            IntervalPlot.from_numbers(numbers, tolerance, None, yardsticks, letters),
+            # The middle of a plot is where there is no difference.
+            IntervalPlot.from_numbers(
+                (numbers[0] - shift, numbers[1] - shift, numbers[2] - shift),
+                tolerance,
+                None,
+                {k: v - shift for k, v in yardsticks.items()},
+                letters,
+            ),
             tuple(_details(finding, tolerance, "" if finding.tolerance == 0 else unit)),
         )
 
@@ -193,10 +201,17 @@ def _letters(names: Iterable[str]) -> dict[str, str]:
     return letters
 
 
+def _tolerance(finding: Finding, unit: str) -> str:
+    """Returns the tolerance as text; with `chance`, from which it is measured, unless that is 0."""
+    text = with_unit(f"{finding.tolerance:g}", unit)
+    return f"{finding.chance:g} \u00b1 {text}" if finding.chance else text
+
+
 def _importance(row: FindingRow) -> tuple[float, float]:
     """Returns a key that sorts by the volumes needed, then by the size of the difference."""
     finding = row.finding
-    size = abs(finding.value) / finding.tolerance if finding.tolerance else abs(finding.value)
+    size = abs(finding.value - finding.chance)
+    size = size / finding.tolerance if finding.tolerance else size
     return float(finding.needed or 0), -1.0 if math.isnan(size) else size
 
 

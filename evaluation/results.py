@@ -27,7 +27,7 @@ class Finding:
     name : the key of the measure, e.g. ``kernel_distance``.
     label : the measure's name as a reader sees it.
     unit : the unit of value, interval, tolerance and yardsticks; "" for a number without unit.
-    value, low, high : the estimate and its 95 % interval. The value is zero on average where
+    value, low, high : the estimate and its 95 % interval. The value is `chance` on average where
         synthetic and real volumes do not differ, unless the label says otherwise.
     tolerance : the largest difference that does not matter; None: the measure is reported and
         decides nothing.
@@ -39,6 +39,7 @@ class Finding:
     yardsticks : the same number for other sets, e.g. ``real``, ``gaussian``, ``copies``.
     details : name of a region or setting -> its value, low and high, for a measure that
         summarises several.
+    chance : the value where there is no difference: zero for all but a classifier's AUC.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Finding:
     needed: int | None = None
     yardsticks: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    chance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

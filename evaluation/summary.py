@@ -16,6 +16,7 @@ from evaluation.results import QUESTIONS
 
 # The findings that are shown, and how the table calls them.
 _ROWS = {
+    "classifier_auc": "AUC of a classifier of local texture (0.5: alike)",
     "kernel_distance": "kernel distance (x 1e-3)",
     "fa_histogram": "FA histogram distance (x 1e-3)",
     "md_histogram": "MD histogram distance (um2/s)",
@@ -51,7 +52,8 @@ def _score_table(report: dict[str, Any]) -> str:
     lines = [
         f"{report['name']}: {report['n']['synthetic']} generated volumes, "
         f"{report['n']['test']} real test subjects ({report['group']} group), "
-        f"{report['steps']} steps; difference from real (0: none), 95 % interval in brackets",
+        f"{report['steps']} steps; difference from real (0 means none, unless said otherwise), "
+        "95 % interval in brackets",
         "",
         "| score | generated | Gaussian baseline | real (val) | copies of train | verdict |",
         "|---|---|---|---|---|---|",
