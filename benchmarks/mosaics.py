@@ -1,5 +1,5 @@
 """Mosaics of real maps, a cohort of another making than the simulated one:
-`python -m benchmarks.mosaics MAPS`.
+`python -m benchmarks.mosaics MAPS OUT`.
 
 Each person is put together from real FA and MD maps on one grid: smooth random fields choose which
 map is seen where, a smooth warp moves everything, and FA and MD follow age and sex by known
@@ -25,7 +25,6 @@ from cohort.split import SplitSettings, split
 from contracts import bids, volume
 from contracts.console import command, progress, say
 from contracts.errors import UserError
-from contracts.paths import WORK
 from contracts.space import Space, mni_space
 
 Array = NDArray[np.float64]
@@ -82,7 +81,9 @@ class RealMaps:
         return cls(maps, affine)
 
 
-def person(real: RealMaps, who: Participant, rng: np.random.Generator) -> tuple[Array, Array]:
+def person(
+    real: RealMaps, who: Participant, rng: np.random.Generator
+) -> tuple[Array, NDArray[np.bool_]]:
     """Returns one person's maps (2, X, Y, Z) and mask (X, Y, Z) on the grid of 4 mm."""
     from scipy.ndimage import map_coordinates
 
@@ -105,7 +106,7 @@ def person(real: RealMaps, who: Participant, rng: np.random.Generator) -> tuple[
         maps[m] *= own * (1 + AGE_EFFECT[name] * decades)
     share = _cells(brain.astype(np.float64)[None])[0]
     coarse = _cells(maps * brain) / np.maximum(share, 1e-6)
-    return coarse, share > 0.5
+    return coarse, solid(share > 0.5)
 
 
 def _field(rng: np.random.Generator, space: Space, sigma_mm: float) -> Array:
@@ -148,7 +149,7 @@ def build(folder: Path, out: Path, count: int, seed: int) -> Derivatives:
     for i, who in enumerate(progress(people, count, "mosaics")):
         maps, mask = person(real, who, np.random.default_rng((seed, i)))
         named = {"fa": maps[0].astype(np.float32), "md": maps[1].astype(np.float32)}
-        derivatives.write_subject(root, who.id, space, named, mask.astype(bool), {})
+        derivatives.write_subject(root, who.id, space, named, mask, {})
     manifest = split(people, SplitSettings(seed, **_SPLIT))
     (out / "split.json").write_text(json.dumps(manifest.to_json(), indent=1))
     return Derivatives.open(root)
@@ -156,11 +157,11 @@ def build(folder: Path, out: Path, count: int, seed: int) -> Derivatives:
 
 @command()
 @click.argument("maps", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("out", type=click.Path(path_type=Path))
 @click.option("--count", default=320, show_default=True, help="Number of people.")
 @click.option("--seed", default=1, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=WORK / "mosaics", show_default=True)
-def main(maps: Path, count: int, seed: int, out: Path) -> None:
-    """Build a cohort of mosaics from the real maps in the folder MAPS.
+def main(maps: Path, out: Path, count: int, seed: int) -> None:
+    """Build a cohort of mosaics from the real maps in the folder MAPS, and write it to OUT.
 
     Contests run on it with `--derivatives OUT/derivatives --split OUT/split.json`.
     """

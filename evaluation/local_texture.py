@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cohort.masking import roughness
+
 Float64Array = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -50,8 +52,7 @@ def local_texture(
     - coupling: correlation of the grain of both maps, inside.
     - tails: log10 of the kurtosis of the grain, inside. It is large where few voxels stick out.
     - range: mean correlation of the grain of neighbouring voxels, inside.
-    - roughness: voxels that a majority vote of the neighbourhood takes in or out of the brain (of
-      tracts), as a share of those at its boundary.
+    - roughness: of the brain and of tracts, see `cohort.masking.roughness`.
     - holes in tracts: voxels of the brain that a morphological closing of the tracts adds, as a
       share of the tracts' voxels. Holes in the brain: voxels that the brain encloses, likewise.
     - pieces: log10 of the number of connected pieces per 1,000 voxels.
@@ -75,11 +76,11 @@ def local_texture(
         )
         found[f"{name}_grain_range"] = _neighbour_correlation(grain, inside)
     found["grain_coupling"] = _correlation(grains[0][inside], grains[1][inside])
-    found["boundary_roughness"] = _roughness(brain)
+    found["boundary_roughness"] = roughness(brain)
     closed = binary_closing(tracts) & brain
     found["tract_holes"] = float((closed & ~tracts).sum() / max(tracts.sum(), 1))
     found["brain_holes"] = float((binary_fill_holes(brain) & ~brain).sum() / max(brain.sum(), 1))
-    found["tract_roughness"] = _roughness(tracts)
+    found["tract_roughness"] = roughness(tracts)
     found["tract_pieces"] = _log(1e3 * pieces(tracts) / max(tracts.sum(), 1))
     found["fluid_pieces"] = _log(1e3 * pieces(fluid) / max(fluid.sum(), 1))
     return np.array([found[name] for name in NAMES])
@@ -100,14 +101,6 @@ def _grain(image: Float64Array, brain: BoolArray) -> Float64Array:
     mean = uniform_filter(image * brain, _WINDOW, mode="constant") / np.maximum(share, _FLOOR)
     grain: Float64Array = np.where(brain, image - mean, 0.0)
     return grain
-
-
-def _roughness(mask: BoolArray) -> float:
-    from scipy.ndimage import binary_erosion, uniform_filter
-
-    edge = (mask & ~binary_erosion(mask)).sum()
-    majority = uniform_filter(mask.astype(np.float64), _WINDOW, mode="constant") > 0.5
-    return float((majority ^ mask).sum() / max(edge, 1))
 
 
 def _neighbour_correlation(grain: Float64Array, inside: BoolArray) -> float:

@@ -162,11 +162,14 @@ def untrained(
     ------
     UserError : as `known_sites`.
     """
+    import numpy as np
     import torch
 
+    from cohort import channels
     from models.coverage import Coverage
     from models.generator import Generator
     from models.generator_config import GeneratorConfig
+    from models.prior.outline import with_fitted_outline
     from models.prior.prior import Prior
 
     config = GeneratorConfig(
@@ -181,6 +184,8 @@ def untrained(
     conditions = subjects.conditions
     sites = known_sites(settings, conditions)
     prior = Prior.fit(seen.relative, seen.possible_brain, conditions, sites, seen.transform)
+    brains = np.stack([channels.brain(volume) for volume in seen.encoded])
+    prior = with_fitted_outline(prior, brains, conditions)
     torch.manual_seed(settings.loop.seed)
     return Generator(config, prior)
 

@@ -178,15 +178,20 @@ class Prior:
         ----------
         distances : (n, X, Y, Z), signed distances that they shall have instead of those of r.
         """
-        if self.mean_shift is not None:
-            residual = residual + on_grid(self.mean_shift, self.mask)
-        deviation = from_scores(residual, self.knots) * self.scale * self.mask
-        out = (self.mean(conditions) + deviation).astype(np.float32)
+        out = self.relative(residual, conditions)
         if self.transform is not None:
             out = self.transform.from_relative(out, distances)
         elif distances is not None:
             out[:, -1] = distances
         return out * self.site_gain[:, None, None, None]
+
+    def relative(self, residual: Array, conditions: Sequence[Condition]) -> Array:
+        """Returns the relative volumes of r; inverse of `residual_of_relative`."""
+        if self.mean_shift is not None:
+            residual = residual + on_grid(self.mean_shift, self.mask)
+        deviation = from_scores(residual, self.knots) * self.scale * self.mask
+        out: Array = (self.mean(conditions) + deviation).astype(np.float32)
+        return out
 
     def with_fitted_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
         """Returns this prior with the gain that fits another group best, by least squares per map.

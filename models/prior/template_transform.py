@@ -47,12 +47,14 @@ class TemplateTransform:
     boundary : regression of the maps on the distance to the boundary.
     knots : (9, C, X, Y, Z), curves as in `models.prior.quantiles`.
     channel_factor : (C, C, X, Y, Z), L; its channels count from the last one, the signed distance.
+    outline_sigma : how much the outline of a sampled brain is smoothed, see `models.prior.outline`.
     """
 
     template: GroupTemplate
     boundary: BoundaryRegression
     knots: Array
     channel_factor: Array
+    outline_sigma: float = 0.0
 
     @classmethod
     def fit(
@@ -194,30 +196,41 @@ class TemplateTransform:
         """Returns the encoded volumes of relative ones; inverse of `relative` inside the mask.
 
         The maps follow the boundary of the very brain: the signed distance of the result is that
-        of its brain, which the z of a sampled volume gives only nearly.
+        of its brain, which the z of a sampled volume gives only nearly. Its outline is smoothed by
+        `outline_sigma`, and its largest piece remains.
 
         Parameters
         ----------
         relative : (n, C + 3, X, Y, Z).
         distances : (n, X, Y, Z), signed distances that the results shall have instead.
         """
-        mask, count = self.template.mask, len(self.template.inverse_sd)
-        image = torch.from_numpy(self.template.image)
-        out = np.empty((len(relative), count, *mask.shape), dtype=np.float32)
+        count = len(self.template.inverse_sd)
+        out = np.empty((len(relative), count, *self.template.mask.shape), dtype=np.float32)
         for i, one in enumerate(relative):
-            u = torch.from_numpy(np.ascontiguousarray(one[-AXES:]) * mask)
-            at = LinearInterpolation(u)
-            z, channel_factor = one[:-AXES][::-1], _interpolated(self.channel_factor, at)
-            scores = np.einsum("kj...,j...->k...", channel_factor, z)[::-1]
-            volume = from_scores(scores[None], _interpolated(self.knots, at))[0] * mask
-            volume += displaced(image, u).numpy()
-            inside = channels.brain(volume)
+            volume, at = self._without_boundary(one)
+            inside = channels.smoothed_brain(channels.brain(volume), self.outline_sigma)
             if distances is not None:
                 volume[-1] = distances[i]
             elif inside.any():
                 volume[-1] = channels.signed_distance(inside)
             out[i] = self._boundary(at).added_to(volume)
         return out
+
+    def brains(self, relative: Array) -> NDArray[np.bool_]:
+        """Returns the brains of relative volumes as they are before smoothing, (n, X, Y, Z)."""
+        return np.stack([channels.brain(self._without_boundary(one)[0]) for one in relative])
+
+    def _without_boundary(self, relative: Array) -> tuple[Array, LinearInterpolation]:
+        """Returns an encoded volume (C, X, Y, Z) of a relative one, still without what the boundary
+        explains, and the interpolation at its places in the template."""
+        mask = self.template.mask
+        u = torch.from_numpy(np.ascontiguousarray(relative[-AXES:]) * mask)
+        at = LinearInterpolation(u)
+        z, channel_factor = relative[:-AXES][::-1], _interpolated(self.channel_factor, at)
+        scores = np.einsum("kj...,j...->k...", channel_factor, z)[::-1]
+        volume = from_scores(scores[None], _interpolated(self.knots, at))[0] * mask
+        volume += displaced(torch.from_numpy(self.template.image), u).numpy()
+        return volume, at
 
     def sensitivity(self) -> Array:
         """Returns what a unit of each relative channel changes in an encoded volume,
@@ -235,6 +248,7 @@ class TemplateTransform:
             "boundary.centre": self.boundary.centre,
             "knots": self.knots,
             "channel_factor": self.channel_factor,
+            "outline_sigma": np.array([self.outline_sigma], dtype=np.float32),
         }
         return own | {f"{_TEMPLATE}{name}": a for name, a in self.template.arrays().items()}
 
@@ -251,6 +265,7 @@ class TemplateTransform:
             boundary=BoundaryRegression(arrays["boundary.slopes"], arrays["boundary.centre"]),
             knots=arrays["knots"],
             channel_factor=arrays["channel_factor"],
+            outline_sigma=float(arrays["outline_sigma"][0]),
         )
 
     def _unexplained(self, volume: Array, u: Tensor, at: LinearInterpolation) -> Array:
