@@ -87,6 +87,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     from contracts.maps import MAPS
     from evaluation.atlas import read_atlas
     from evaluation.audit import Auditor
+    from evaluation.closed_form import closed_form_volumes
     from evaluation.gaussian_baseline import gaussian_volumes
     from evaluation.held_out import sample_conditions
     from evaluation.measured_set import MeasuredSet
@@ -110,6 +111,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     sampled = _sample(generator, conditions, seeds, settings.steps, name)
     synthetic = VolumeSet(sampled, conditions).fa_and_md
     gaussian = VolumeSet(gaussian_volumes(train, conditions, seeds, MAPS), conditions)
+    untrained = VolumeSet(closed_form_volumes(generator, conditions, seeds), conditions).fa_and_md
 
     say(f"evaluate {name}: audit")
     atlas, atlas_name = derivatives.atlas(), "of the cohort"
@@ -122,6 +124,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     yardsticks = {
         "real": MeasuredSet.from_volumes(val, auditor.grid),
         "gaussian": MeasuredSet.from_volumes(gaussian, auditor.grid),
+        "untrained": MeasuredSet.from_volumes(untrained, auditor.grid),
         "copies": auditor.train,
         "shuffled": made.with_shuffled_ages(),
     }
@@ -244,7 +247,7 @@ def _log(record: Path, scores: dict[str, Any], name: str) -> None:
     logged = {}
     for metric, found in scores["metrics"].items():
         logged[f"test/{metric}"] = found["value"]
-        for label in ("real", "gaussian"):
+        for label in ("real", "gaussian", "untrained"):
             if label in found:
                 logged[f"test/{metric}_{label}_ref"] = found[label]
     run.metrics(logged)

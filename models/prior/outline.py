@@ -61,5 +61,5 @@ def _sampled(prior: Prior, conditions: Sequence[Condition]) -> NDArray[np.float3
     chosen = [conditions[i] for i in every]
     shape = (_SAMPLES, prior.channels, *prior.mask.shape)
     noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-    residual = basis.inverse(noise * basis.power.sqrt()).numpy() * prior.mask
+    residual = basis.draw(noise).numpy() * prior.mask
     return prior.relative(residual.astype(np.float32), chosen)
