@@ -53,8 +53,8 @@ class SpectralBasis(nn.Module):
         return self._along(self._reflected(coefficients, self.reflectors, self.rotated), x, y, z)
 
     def draw(self, noise: Tensor) -> Tensor:
-        """Returns fields (B, C, X, Y, Z) of this covariance, made of white noise."""
-        return self.inverse(noise * self.power.sqrt())
+        """Returns fields of this covariance, which are white noise (B, C, X, Y, Z) filtered."""
+        return self.inverse(self(noise) * self.power.sqrt())
 
     def _cosine(self, fields: Tensor) -> Tensor:
         x, y, z = (self.get_buffer(name) for name in "xyz")
