@@ -17,13 +17,11 @@ SEEDS = [1, 2, 3]
 @pytest.mark.parametrize("dim", ["2d", "3d"])
 def test_they_are_what_an_untrained_generator_samples(dim: Dim) -> None:
     generator = tiny_generator(dim, trained=False)
-    expected = generator.sample(PEOPLE, SEEDS, steps=2)
     found = closed_form_volumes(generator, PEOPLE, SEEDS)
-    brain, other = found[:, 1] > 0, expected[:, 1] > 0
-    assert (brain ^ other).mean() < 1e-3  # rounding may move a voxel over the boundary
-    both = np.broadcast_to((brain & other)[:, None], found.shape)
-    differs = np.abs(found - expected)[both] > 1e-3 * np.abs(expected).max()
-    assert differs.mean() < 0.01
+    scale = np.array([1.0, 1e-3])[None, :, None, None, None]
+    for steps, tolerance in ((1, 1e-5), (4, 0.02)):  # outside the mask, steps add noise anew
+        expected = generator.sample(PEOPLE, SEEDS, steps)
+        np.testing.assert_allclose(found / scale, expected / scale, atol=tolerance)
 
 
 def test_the_network_does_not_matter() -> None:
