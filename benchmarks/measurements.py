@@ -75,6 +75,29 @@ _MEASUREMENTS = (
         "gaussian ours-3d --seconds 3600 --newcomers 240 --samples 64 --evaluations 16",
         70,
     ),
+    Measurement(
+        "generators-mosaics",
+        "generators",
+        tuple(
+            [
+                "--name",
+                "generators-mosaics",
+                "gaussian",
+                "ours-3d",
+                "--repeats",
+                "3",
+                "--evaluations",
+                "8",
+                "--derivatives",
+                "data/work/mosaics/derivatives",
+                "--split",
+                "data/work/mosaics/split.json",
+            ]
+        ),
+        minutes=60,
+        before="python -m benchmarks.mosaics MAPS data/work/mosaics",
+        in_bench=False,
+    ),
     Measurement("gpu", "gpu", minutes=10, before="a machine with an NVIDIA GPU", in_bench=False),
     Measurement("demo", "demo", before="make demo", in_bench=False),
 )

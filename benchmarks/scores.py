@@ -26,6 +26,7 @@ Scores = dict[str, Any]
 _REAL_RANGE = (0.025, 0.975)
 # The findings of an audit that a contest shows.
 FINDINGS = (
+    "classifier_auc", "boundary_roughness", "fa_grain", "md_grain", "tract_holes", "pieces",
     "kernel_distance", "fa_histogram", "md_histogram", "spectrum_error", "slice_coherence",
     "adherence", "copy_share",
 )  # fmt: skip

@@ -69,6 +69,12 @@ def _cell(value: Any, column: Column) -> str:
 
 # Differences from real subjects, as `benchmarks.scores` has them.
 SCORES = (
+    Column("AUC of texture", "scores.classifier_auc", ".2f"),
+    Column("boundary (d)", "scores.boundary_roughness", ".1f"),
+    Column("FA grain (d)", "scores.fa_grain", ".1f"),
+    Column("MD grain (d)", "scores.md_grain", ".1f"),
+    Column("holes in tracts (d)", "scores.tract_holes", ".1f"),
+    Column("in pieces (%)", "scores.pieces", ".0f", 100),
     Column("kernel distance (x 1e-3)", "scores.kernel_distance", ".1f", 1e3),
     Column("FA histogram (x 1e-3)", "scores.fa_histogram", ".1f", 1e3),
     Column("MD histogram (um2/s)", "scores.md_histogram", ".1f"),
@@ -245,6 +251,7 @@ TABLES: dict[str, Table] = {
     "generators-new-people": Table("generators-new-people", _rows(CONTEST)),
     "generators-hour": Table("generators-hour", _rows(CONTEST)),
     "generators-ddpm": Table("generators-ddpm", _rows(CONTEST)),
+    "generators-mosaics": Table("generators-mosaics", _rows(CONTEST)),
     "generators-guidance": Table("generators-guidance", _rows(CONTEST)),
     "generators-patches": Table("generators-patches", _rows(CONTEST)),
     "ablation-untrained": Table("ablation-untrained", _rows(ABLATION)),
