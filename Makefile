@@ -75,7 +75,7 @@ test: $(READY) ## tests (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 pytest -m "not acceptance" -n auto --dist loadfile
 
 acceptance: $(READY) ## slower tests: the whole as a user would run it
-	pytest -m acceptance
+	OMP_NUM_THREADS=1 pytest -m acceptance -n auto --dist loadfile
 
 bench-peft: $(READY) ## what each way of adapting is worth on simulated patients (after `make demo`)
 	python -m benchmarks peft-2d peft-3d

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +86,12 @@ def test_paths_are_found_where_they_are(source: str, lines: list[str]) -> None:
 )
 def test_paths_of_data_come_from_contracts(path: Path) -> None:
     assert data_paths(path.read_text()) == [], "take it from contracts.paths"
+
+
+def test_only_plain_files_are_tracked() -> None:
+    """A link (to a data folder on another disk, say) would come along into every clone."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    modes = {line.split()[0] for line in listed.stdout.splitlines()}
+    assert modes <= {"100644", "100755"}
