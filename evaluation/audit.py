@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +91,9 @@ class Auditor:
         membership : losses of training and of held-out subjects, see `privacy.membership`.
         about : the origin of the sets, which the result carries along.
         """
-        values = {k: self._values(v) for k, v in (yardsticks or {}).items()}
+        given = yardsticks or {}
+        with ThreadPoolExecutor() as pool:
+            values = dict(zip(given, pool.map(self._values, given.values()), strict=True))
         if values and "real" not in values and len(self.test.measurements) >= 2 * _MIN_PER_HALF:
             values = {"real": self._values_of_halves(), **values}
         answers = [self._answer(q, synthetic, values, membership) for q in self.questions]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cohort import channels
 from cohort.masking import roughness
+from cohort.threads import each
 from contracts.condition import Condition
 from models.prior.prior import Prior
 from models.prior.spectrum import SpectralBasis
@@ -24,16 +25,17 @@ Masks = NDArray[np.bool_]
 
 _SAMPLES = 12
 _SEED = 0
-# Widths that are tried, in voxels. Below 0.5 a Gaussian changes no mask.
-_WIDTHS = np.arange(0.5, 1.51, 0.02)
+# The widths between which is searched, in voxels, and the number of halvings. A Gaussian of the
+# least width changes no mask; one wider than the largest takes off more than raggedness.
+_WIDTHS, _HALVINGS = (0.4, 1.2), 8
 
 
 def with_fitted_outline(prior: Prior, masks: Masks, conditions: Sequence[Condition]) -> Prior:
     """Returns a prior whose brains have outlines as smooth as those of training subjects.
 
-    Samples of the Gaussian model are smoothed more and more, until their mean roughness
-    (`cohort.masking.roughness`) is nearest to that of the training subjects. A prior without
-    template stays as it is.
+    The width is that at which the mean roughness (`cohort.masking.roughness`) of samples of the
+    Gaussian model is that of the training subjects, found by bisection. A prior without template,
+    or whose samples are not rougher, stays as it is.
 
     Parameters
     ----------
@@ -45,12 +47,18 @@ def with_fitted_outline(prior: Prior, masks: Masks, conditions: Sequence[Conditi
     aim = float(np.mean([roughness(mask) for mask in masks]))
     brains = prior.transform.brains(_sampled(prior, conditions))
 
-    def error(sigma: float) -> float:
-        found = [roughness(channels.smoothed_brain(brain, sigma)) for brain in brains]
-        return abs(float(np.mean(found)) - aim)
+    def found(sigma: float) -> float:
+        smooth = each(lambda i: channels.smoothed_brain(brains[i], sigma), len(brains))
+        return float(np.mean([roughness(brain) for brain in smooth]))
 
-    best = min([0.0, *_WIDTHS.tolist()], key=error)
-    return replace(prior, transform=replace(prior.transform, outline_sigma=float(best)))
+    if found(0.0) <= aim:
+        return prior
+    # Roughness falls with the width.
+    low, high = _WIDTHS
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if found(middle) > aim else (low, middle)
+    return replace(prior, transform=replace(prior.transform, outline_sigma=(low + high) / 2))
 
 
 def _sampled(prior: Prior, conditions: Sequence[Condition]) -> NDArray[np.float32]:
