@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
+from contracts.paths import WORK
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -44,6 +46,9 @@ def _ablation(name: str, arguments: str, minutes: int) -> Measurement:
     return Measurement(name, "ablation", named, minutes, before="make demo")
 
 
+# Where the cohort of mosaics is built.
+_MOSAICS = WORK / "mosaics"
+
 _MEASUREMENTS = (
     Measurement("judge", "judge", minutes=6),
     Measurement("neighbours", "neighbours", minutes=3),
@@ -78,24 +83,13 @@ _MEASUREMENTS = (
     Measurement(
         "generators-mosaics",
         "generators",
-        tuple(
-            [
-                "--name",
-                "generators-mosaics",
-                "gaussian",
-                "ours-3d",
-                "--repeats",
-                "3",
-                "--evaluations",
-                "8",
-                "--derivatives",
-                "data/work/mosaics/derivatives",
-                "--split",
-                "data/work/mosaics/split.json",
-            ]
+        (
+            *("--name", "generators-mosaics", "gaussian", "ours-3d", "--repeats", "3"),
+            *("--evaluations", "8", "--derivatives", str(_MOSAICS / "derivatives")),
+            *("--split", str(_MOSAICS / "split.json")),
         ),
         minutes=60,
-        before="python -m benchmarks.mosaics MAPS data/work/mosaics",
+        before=f"python -m benchmarks.mosaics MAPS {_MOSAICS}",
         in_bench=False,
     ),
     Measurement("gpu", "gpu", minutes=10, before="a machine with an NVIDIA GPU", in_bench=False),
