@@ -11,8 +11,13 @@ from contracts import closure
 
 MODULES = closure.module_files()
 # They name folders in data/work for others, who put the closure in (`work_folder`, `rows`), or keep
-# there what is known by its own content (champions by their digest).
-CONTENT_IS_THE_KEY = {"contracts.paths", "training.stage", "registry.champion"}
+# there what is known by its own content (champions by their digest; a cohort that a user builds).
+CONTENT_IS_THE_KEY = {
+    "contracts.paths",
+    "training.stage",
+    "registry.champion",
+    "benchmarks.measurements",
+}
 # They only hand the folder on to the module that keeps work there.
 HANDED_ON = {"evaluation.evaluate": "models.prior.group"}
 
