@@ -10,7 +10,6 @@ one template gives. The cohort is for measuring and never for choosing settings 
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from contracts import bids, volume
 from contracts.console import command, progress, say
 from contracts.errors import UserError
 from contracts.space import Space, mni_space
+from evaluation.measurement_grid import BACKGROUND_MD
+from evaluation.measurements import WHITE_MATTER_FA
 
 Array = NDArray[np.float64]
 
@@ -38,8 +39,6 @@ _REGION_MM, _WARP_MM, _VALUE_MM = 12.0, 12.0, 16.0
 _WARP_SIZE_MM, _VALUE_SIZE = 2.0, {"fa": 0.04, "md": 0.03}
 _FINE_MM, _COARSE_MM = 2.0, 4.0
 _SPLIT = {"val": 0.15, "test": 0.2}
-_BACKGROUND_MD = 0.1e-3
-_WHITE_MATTER_FA = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +60,20 @@ class RealMaps:
 
         Raises
         ------
-        UserError : if there are fewer than two pairs.
+        UserError : if there are fewer than two pairs, or they are not on one grid.
         """
-        found, affine = [], np.eye(4)
+        found: list[NDArray[np.float32]] = []
+        affine = first = np.eye(4)
         for path in sorted(folder.glob("*param-fa_dwimap.nii.gz")):
             other = path.with_name(path.name.replace("param-fa", "param-md"))
             fa, affine = volume.read(path)
-            md, _ = volume.read(other)
+            first = first if found else affine
+            if not other.exists():
+                raise UserError(f"{path.name} has no MD map beside it: expected {other.name}")
+            md, md_affine = volume.read(other)
+            same = fa.shape == md.shape and (not found or fa.shape == found[0][0].shape)
+            if not same or not np.allclose(affine, md_affine) or not np.allclose(affine, first):
+                raise UserError(f"{path.name}: expected all maps of {folder} on one grid")
             found.append(np.stack([fa, md]))
         if len(found) < 2:
             raise UserError(
@@ -75,10 +81,12 @@ class RealMaps:
                 f"*_param-md_dwimap.nii.gz on one grid, found {len(found)}"
             )
         maps = np.nan_to_num(np.stack(found).astype(np.float32))
-        white = maps[:, 0] > _WHITE_MATTER_FA
-        means = np.array([m[:, w].mean(axis=1) for m, w in zip(maps, white, strict=True)])
-        maps *= (means.mean(axis=0) / means)[:, :, None, None, None]
-        return cls(maps, affine)
+        white = maps[:, 0] > WHITE_MATTER_FA
+        means = np.array(
+            [m[:, w].mean(axis=1, dtype=np.float64) for m, w in zip(maps, white, strict=True)]
+        )
+        gains = (means.mean(axis=0) / means)[:, :, None, None, None]
+        return cls((maps * gains).astype(np.float32), affine)
 
 
 def person(
@@ -99,7 +107,7 @@ def person(
         here = chosen == k
         for m in range(2):
             maps[m, here] = map_coordinates(one[m], index[here].T, order=1)
-    brain = solid(maps[1] > _BACKGROUND_MD)
+    brain = solid(maps[1] > BACKGROUND_MD)
     decades = (who.age - 50) / 10
     for m, name in enumerate(("fa", "md")):
         own = 1 + _VALUE_SIZE[name] * (_field(rng, fine, _VALUE_MM) + rng.standard_normal() / 2)
@@ -134,9 +142,14 @@ def build(folder: Path, out: Path, count: int, seed: int) -> Derivatives:
     Parameters
     ----------
     folder : real maps on one grid.
+
+    Raises
+    ------
+    UserError : as `RealMaps.read`, or if `out` is not empty.
     """
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out} is not empty: name another folder, or remove it first")
     real, root = RealMaps.read(folder), out / "derivatives"
-    shutil.rmtree(out, ignore_errors=True)
     rng = np.random.default_rng(seed)
     people = [
         Participant(f"sub-mosaic{i:04d}", round(float(age), 1), "FM"[i % 2], "base", "A")

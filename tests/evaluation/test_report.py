@@ -15,6 +15,7 @@ from contracts.errors import UserError
 from evaluation import report
 from evaluation.interval_plot import IntervalPlot
 from evaluation.number_format import MISSING, number
+from evaluation.report import FindingRow
 from evaluation.results import Answer, AuditResult, Finding
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -244,3 +245,14 @@ def contrast(first: str, second: str) -> float:
 
     light, dark = sorted((luminance(first), luminance(second)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_a_value_is_drawn_as_far_from_the_middle_as_from_chance() -> None:
+    alike = finding("auc", 0.5, tolerance=0.2, chance=0.5, yardsticks={"real": 0.6})
+    apart = finding("auc", 0.6, tolerance=0.2, chance=0.5)
+    shifted = finding("shift", 0.1, tolerance=0.2)
+    one, two, three = (FindingRow.from_finding(f, {"real": "R"}) for f in (alike, apart, shifted))
+    assert one.plot.dot == pytest.approx(one.plot.zero)
+    assert two.plot.dot == pytest.approx(three.plot.dot)
+    assert one.plot.marks[0].x == pytest.approx(three.plot.dot)
+    assert (number(0.5) in one.value, one.tolerance[:7]) == (True, "0.5 \u00b1 0")
