@@ -69,7 +69,7 @@ def test_a_full_folder_is_not_touched(folder: Path, tmp_path: Path) -> None:
 
 def test_maps_that_lack_a_partner_or_a_grid_are_named(folder: Path) -> None:
     (folder / "real-1_param-md_dwimap.nii.gz").unlink()
-    with pytest.raises(UserError, match="real-1_param-fa.* has no MD map"):
+    with pytest.raises(UserError, match=r"real-1_param-fa.* has no MD map"):
         RealMaps.read(folder)
     coarse = mni_space(4.0)
     volume.write(folder / "real-1_param-md_dwimap.nii.gz",
