@@ -8,7 +8,6 @@ part of the prior is worth by itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +15,17 @@ from typing import TYPE_CHECKING
 import click
 
 from benchmarks import contest
+from cohort.group_template import AXES
 from contracts.console import command
 from contracts.errors import UserError
 from contracts.paths import WORK
 
 if TYPE_CHECKING:
+    from benchmarks.brains import RegisteredSubjects
     from benchmarks.contestants import Contestant, Modify
-    from contracts.condition import Condition
     from models.config import Dim
     from models.generator import Generator
     from models.prior.prior import Prior
-    from training.relative import RelativeSubjects
 
 WHOLE = "whole"
 _EVALUATIONS = 8
@@ -37,114 +36,76 @@ def contestants(dim: Dim, params: Path) -> dict[str, Contestant]:
     from benchmarks.contestants import Contestant, ours
 
     modified: dict[str, Modify] = {
-        "without template": _without_template,
-        "without directions": _without_directions,
+        "without displacements": _without_displacements,
         "without modes": _without_modes,
         "without spectrum": _without_spectrum,
-        "without quantiles": _without_quantiles,
         "without regression": _without_regression,
+        "without outline": _without_outline,
     }
     whole = {WHOLE: Contestant(ours(dim, params))}
     return whole | {k: Contestant(ours(dim, params, modify=v)) for k, v in modified.items()}
 
 
-def _without_template(
-    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
-) -> Generator:
-    """No template and no displacements: values are modelled per voxel of the cohort's grid."""
-    from models.generator import Generator
-    from models.prior.prior import Prior
+def _without_displacements(generator: Generator, seen: RegisteredSubjects) -> Generator:
+    """Every brain has the template's inner shape; the distance to the boundary still varies."""
+    import numpy as np
 
-    # Without displacements there are fewer channels, so that the network is another one.
-    return Generator(generator.config, Prior.fit(seen.encoded, seen.possible_brain, conditions))
-
-
-def _without_directions(
-    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
-) -> Generator:
-    """Only modes that are estimated from the subjects and hold in other subjects."""
     prior = generator.prior
-    return _with_prior(generator, _refitted(prior, seen, conditions, with_directions=False))
+    scale, coefficients = prior.scale.copy(), prior.coefficients.copy()
+    # A displacement of a millionth of a voxel: a scale has to be positive.
+    scale[-AXES:] = np.float32(1e-6)
+    coefficients[:, -AXES:] = 0
+    return _with_prior(generator, replace(prior, scale=scale, coefficients=coefficients))
 
 
-def _without_modes(
-    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
-) -> Generator:
+def _without_modes(generator: Generator, seen: RegisteredSubjects) -> Generator:
     """Only the stationary part of the covariance, which then has to explain all residuals."""
     import numpy as np
 
-    from models.prior.covariance import stationary_power
+    from models.prior.covariance import Covariance, stationary_power
 
     prior = generator.prior
-    none = np.zeros((0, prior.scale.size), dtype=np.float32)
-    power = stationary_power(
-        prior.residual_of_relative(seen.relative, conditions), prior.mask, prior.importance(), none
-    ).astype(np.float32)
-    bare = replace(
-        prior.covariance,
-        power=power,
-        modes=prior.covariance.modes[:0],
-        variance=prior.covariance.variance[:0],
-    )
-    return _with_prior(generator, replace(prior, covariance=bare))
+    fields = np.stack([
+        prior.residual(*one)[: prior.maps]
+        for one in zip(seen.encoded, seen.displacements, seen.conditions, strict=True)
+    ])  # fmt: skip
+    scale, covariance = prior.scale[: prior.maps], prior.map_covariance
+    none = np.zeros((0, scale.size), dtype=np.float32)
+    power = stationary_power(fields, prior.mask, scale, none).astype(np.float32)
+    bare = Covariance(power, covariance.modes[:0], covariance.variance[:0])
+    return _with_prior(generator, replace(prior, map_covariance=bare))
 
 
-def _without_spectrum(
-    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
-) -> Generator:
-    """What the modes leave over is white noise, independent from voxel to voxel."""
+def _without_spectrum(generator: Generator, seen: RegisteredSubjects) -> Generator:
+    """What the modes leave over of the maps is white noise, independent from voxel to voxel."""
     import numpy as np
 
     prior = generator.prior
-    power = prior.covariance.power
+    power = prior.map_covariance.power
     white = np.broadcast_to(power.mean(axis=(1, 2, 3), keepdims=True), power.shape)
-    covariance = replace(prior.covariance, power=np.ascontiguousarray(white))
-    return _with_prior(generator, replace(prior, covariance=covariance))
+    covariance = replace(prior.map_covariance, power=np.ascontiguousarray(white))
+    return _with_prior(generator, replace(prior, map_covariance=covariance))
 
 
-def _without_quantiles(
-    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
-) -> Generator:
-    """Every voxel's values are normally distributed."""
-    import numpy as np
-
-    prior = generator.prior
-    straight = np.linspace(-2, 2, len(prior.knots), dtype=np.float32)[:, None, None, None, None]
-    knots = np.ascontiguousarray(np.broadcast_to(straight, prior.knots.shape))
-    return _with_prior(generator, _refitted(replace(prior, knots=knots), seen, conditions))
-
-
-def _without_regression(
-    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
-) -> Generator:
+def _without_regression(generator: Generator, seen: RegisteredSubjects) -> Generator:
     """One mean for all ages and both sexes; only the network knows the condition."""
     import numpy as np
 
     from cohort.regression import design
     from contracts.condition import Condition
-    from models.prior.prior import Prior
 
-    same = [Condition(50.0, "F")] * len(conditions)
-    whole = generator.prior
-    prior = Prior.fit(seen.relative, whole.mask, same, transform=seen.transform)
-    coefficients = np.zeros_like(prior.coefficients)
-    coefficients[0] = np.tensordot(design(same[:1])[0], prior.coefficients, axes=1)
-    return _with_prior(generator, replace(prior, coefficients=coefficients))
+    same = [Condition(50.0, "F")] * len(seen.conditions)
+    fitted = replace(seen, conditions=same).prior()
+    coefficients = np.zeros_like(fitted.coefficients)
+    coefficients[0] = np.tensordot(design(same[:1])[0], fitted.coefficients, axes=1)
+    outline = generator.prior.outline_sigma
+    prior = replace(fitted, coefficients=coefficients, outline_sigma=outline)
+    return _with_prior(generator, prior)
 
 
-def _refitted(
-    prior: Prior,
-    seen: RelativeSubjects,
-    conditions: Sequence[Condition],
-    with_directions: bool = True,
-) -> Prior:
-    from models.prior.covariance import Covariance
-    from models.prior.directions import directions
-
-    given = directions(seen.transform) / prior.scale
-    given = given if with_directions else given[:0]
-    fields = prior.residual_of_relative(seen.relative, conditions)
-    return replace(prior, covariance=Covariance.fit(fields, prior.mask, prior.importance(), given))
+def _without_outline(generator: Generator, seen: RegisteredSubjects) -> Generator:
+    """Outlines are as the Gaussian field makes them, but for specks."""
+    return _with_prior(generator, replace(generator.prior, outline_sigma=0.0))
 
 
 def _with_prior(generator: Generator, prior: Prior) -> Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from cohort import channels, row_cache
 from cohort.group_template import GroupTemplate, smoothing_sigma
+from cohort.template_estimator import Volumes
 from contracts.condition import Condition
 from contracts.maps import MAPS
 from contracts.space import Space
@@ -18,8 +20,7 @@ from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.prior.prior import Prior
-from training.dataset import Residuals
-from training.relative import RelativeSubjects
+from training.dataset import TrainingImages
 
 Array = NDArray[np.float32]
 Shape = tuple[int, int, int]
@@ -49,36 +50,52 @@ def brain(i: int, shape: Shape) -> Array:
     return encoded
 
 
-def relative_subjects(
-    encoded: Array,
-    conditions: Sequence[Condition],
-    space: Space,
-    work: Path,
-    digest: str,
-    sites: tuple[str, ...] = (),
-) -> RelativeSubjects:
-    """Encoded volumes (n, C, X, Y, Z) relative to a template that is made from them in `work`."""
-    reach = channels.possible_brain(channels.brain(volume) for volume in encoded)
-    template, found = GroupTemplate.fit(
-        encoded, reach, conditions, smoothing_sigma(space), work / "template"
-    )
-    return RelativeSubjects.of(
-        encoded, conditions, template, lambda i: np.array(found[i]), work, digest, sites
-    )
+@dataclass(frozen=True, slots=True)
+class RegisteredSubjects:
+    """Subjects, and the template that was made from them.
+
+    Parameters
+    ----------
+    encoded : (n, C, X, Y, Z), in the channels of `cohort.channels`.
+    displacements : (n, 3, X, Y, Z), to the template, in voxels.
+    """
+
+    template: GroupTemplate
+    encoded: Volumes
+    displacements: Volumes
+    conditions: Sequence[Condition]
+
+    @classmethod
+    def of(
+        cls, encoded: Array, conditions: Sequence[Condition], space: Space, work: Path
+    ) -> RegisteredSubjects:
+        """Makes the template of encoded volumes (n, C, X, Y, Z) in the folder `work`."""
+        reach = channels.possible_brain(channels.brain(volume) for volume in encoded)
+        template, found = GroupTemplate.fit(
+            encoded, reach, conditions, smoothing_sigma(space), work / "template"
+        )
+        return cls(template, encoded, found, conditions)
+
+    def prior(self, sites: tuple[str, ...] = ()) -> Prior:
+        """Returns a prior that is fitted to them."""
+        return Prior.fit(self.template, self.encoded, self.displacements, self.conditions, sites)
+
+    def images(self, prior: Prior, work: Path) -> TrainingImages:
+        """Writes what a denoiser of this prior is trained on to the folder `work`."""
+        return TrainingImages.of(prior, self.encoded, self.displacements, self.conditions, work)
 
 
 def prepare(
     n: int, shape: Shape, network: NetworkConfig, work: Path
-) -> tuple[Generator, Residuals]:
+) -> tuple[Generator, TrainingImages]:
     """An untrained 3D generator of n brains and what it is trained on, made as by `train`."""
     encoded = row_cache.rows(
         work / "encoded.npy", (n, 3, *shape), lambda i: brain(i, shape), "brains"
     )
     zooms = [_HEAD_MM / s for s in shape]
     space = Space.from_affine("bench", shape, np.diag([*zooms, 1.0]))
-    seen = relative_subjects(encoded, people(n), space, work, f"{n} {shape}")
-    prior = Prior.fit(seen.relative, seen.possible_brain, people(n), transform=seen.transform)
+    seen = RegisteredSubjects.of(encoded, people(n), space, work)
     names = tuple(m.name for m in MAPS)
     config = GeneratorConfig("3d", space, names, network, DiffusionConfig(), Coverage.of(people(n)))
-    generator = Generator(config, prior)
-    return generator, seen.residuals(prior, people(n), work)
+    generator = Generator(config, seen.prior())
+    return generator, seen.images(generator.prior, work)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.brains import relative_subjects
+from benchmarks.brains import RegisteredSubjects
 from benchmarks.recipes import images
 from benchmarks.recipes.budget import Budget
 from benchmarks.recipes.diffusion import DDPM_2D, DDPM_3D, PixelDiffusion
@@ -27,15 +27,14 @@ from evaluation.gaussian_baseline import gaussian_volumes
 from evaluation.volume_set import VolumeSet
 from models.config import DiffusionConfig, Dim
 from models.generator import Generator
-from training.dataset import Residuals
+from training.dataset import TrainingImages
 from training.loop import fit
-from training.relative import RelativeSubjects
 from training.settings import TrainSettings
-from training.train import known_sites, untrained
+from training.train import untrained
 
 Array = NDArray[np.float32]
 Sample = Callable[[Sequence[Condition], Sequence[int], int], Array]
-Modify = Callable[[Generator, RelativeSubjects, Sequence[Condition]], Generator]
+Modify = Callable[[Generator, RegisteredSubjects], Generator]
 
 _WARM, _TIMED = 2, 10
 # Further ways to sample ours, as arguments of `Generator.sample`.
@@ -101,7 +100,6 @@ def contestants(tutorial_width: bool = False, params: Path = PARAMS_FILE) -> dic
     return {
         "ours-2d": Contestant(ours("2d", params), own=True),
         "ours-3d": Contestant(ours("3d", params), own=True),
-        "ours-3d-patch4": Contestant(ours("3d", params, _coarse), own=True),
         "ours-3d-ancestral": Contestant(ours("3d", params, others=_ANCESTRAL), own=True),
         "ours-3d-ddpm": Contestant(ours("3d", params, _ddpm, others=_ANCESTRAL), own=True),
         "ours-3d-guided": Contestant(ours("3d", params, _withheld, others=_GUIDED), own=True),
@@ -142,27 +140,21 @@ def _gaussian(subjects: Subjects, budget: Budget, seed: int, work: Path) -> Trai
 
 def prepared(
     dim: Dim, settings: TrainSettings, subjects: Subjects, work: Path
-) -> tuple[Generator, RelativeSubjects]:
+) -> tuple[Generator, RegisteredSubjects]:
     """An untrained generator of ours, and the subjects as it is trained on them.
 
     Parameters
     ----------
     work : the subjects' template is kept here.
     """
-    seen = relative_subjects(
-        subjects.encoded(),
-        subjects.conditions,
-        subjects.space,
-        work,
-        subjects.digest,
-        known_sites(settings, subjects.conditions),
-    )
-    return untrained(dim, settings, subjects, seen), seen
+    seen = RegisteredSubjects.of(subjects.encoded(), subjects.conditions, subjects.space, work)
+    made = untrained(dim, settings, subjects, seen.encoded, seen.displacements, seen.template)
+    return made, seen
 
 
 def fit_steps(
     generator: Generator,
-    data: Residuals,
+    data: TrainingImages,
     settings: TrainSettings,
     steps: int,
     work: Path,
@@ -182,12 +174,6 @@ def fit_steps(
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _coarse(settings: TrainSettings) -> TrainSettings:
-    """Larger patches, and a level less: 10 x 12 x 10 of them can be halved once."""
-    channels = settings.network.channels[1:]
-    return replace(settings, network=replace(settings.network, patch=4, channels=channels))
-
-
 def _ddpm(settings: TrainSettings) -> TrainSettings:
     """The preset `ddpm`, with the sampler that needs few evaluations."""
     path = DiffusionConfig(path="ddpm", sampler="dpm++")
@@ -199,9 +185,7 @@ def _withheld(settings: TrainSettings) -> TrainSettings:
     return replace(settings, loop=replace(settings.loop, drop_condition=0.1))
 
 
-def _unchanged(
-    generator: Generator, seen: RelativeSubjects, conditions: Sequence[Condition]
-) -> Generator:
+def _unchanged(generator: Generator, seen: RegisteredSubjects) -> Generator:
     return generator
 
 
@@ -235,11 +219,11 @@ def ours(
         settings = change(load(TrainSettings, f"train.{dim}", params))
         settings = replace(settings, loop=replace(settings.loop, seed=seed))
         generator, seen = prepared(dim, settings, subjects, work / "template")
-        generator = modify(generator, seen, subjects.conditions)
+        generator = modify(generator, seen)
         if budget.seconds == 0:
             shutil.rmtree(work / "template", ignore_errors=True)
             return ready(generator, 0)
-        data = seen.residuals(generator.prior, subjects.conditions, work / "data")
+        data = seen.images(generator.prior, work / "data")
         steps = budget.steps
         if steps is None:
             # The learning rate falls over the whole run, so its number of steps has to be known

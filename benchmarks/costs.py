@@ -90,11 +90,10 @@ def sampling(dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS) -> 
 def training_step(
     dim: Dim, subjects: Subjects, work: Path, rounds: int = ROUNDS
 ) -> list[result.Row]:
-    """One training step of ours against MONAI's plain step, per volume (3D) or slice (2D).
+    """One training step of ours against MONAI's plain step, per slice (2D) or cube (3D).
 
     A plain step is a tutorial's: inferer, mean squared error, Adam, fp32. It trains the very
-    network of ours, on inputs of the same size (patches as channels), or MONAI's network of the
-    same widths and levels on voxels, as the tutorials have it.
+    network of ours, on inputs of the same size.
     """
     import torch
 
@@ -102,8 +101,8 @@ def training_step(
 
     settings = load(TrainSettings, f"train.{dim}")
     generator, seen = prepared(dim, settings, subjects, work)
-    data = seen.residuals(generator.prior, subjects.conditions, work / dim)
-    images = settings.loop.batch * (settings.loop.slices if dim == "2d" else 1)
+    data = seen.images(generator.prior, work / dim)
+    images = settings.loop.batch * (settings.loop.slices if dim == "2d" else settings.loop.cubes)
 
     def ours() -> float:
         marks: list[float] = []
@@ -113,29 +112,23 @@ def training_step(
         )  # fmt: skip
         return (marks[1] - marks[0]) / _TIMED / images
 
-    shape = subjects.space.shape[: 2 if dim == "2d" else 3]
     unet = generator.denoiser.network.unet
-    packed = tuple(_inputs(generator, unet)[0].shape[1:])
-    plain: dict[tuple[str, int], Callable[[], float]] = {}
-    for batch in (images,) if dim == "2d" else (1, images):
-        plain["that of ours, on patches", batch] = _plain(
-            deepcopy(unet), torch.zeros(batch, *packed)
-        )
-        plain["the same widths, on voxels", batch] = _plain(
-            _on_voxels(settings, len(shape)), torch.zeros(batch, 2, *shape)
-        )
-    runs = {f"{network} {batch}": run for (network, batch), run in plain.items()}
-    found = interleaved({"ours": ours, **runs}, rounds)
+    channels = _inputs(generator, unet)[0].shape[1]
+    shape = subjects.space.shape[:2] if dim == "2d" else (settings.loop.cube_edge,) * 3
+    plain = {
+        batch: _plain(deepcopy(unet), torch.zeros(batch, channels, *shape))
+        for batch in ((images,) if dim == "2d" else (1, images))
+    }
+    found = interleaved({"ours": ours, **{str(batch): run for batch, run in plain.items()}}, rounds)
     return [
         {
             "measure": "training step",
             "dim": dim,
-            "network": network,
             "batch": batch,
-            "monai_cpu_s": result.of_rounds(found[f"{network} {batch}"]),
-            "monai_over_ours": ratio(found[f"{network} {batch}"], found["ours"]),
+            "monai_cpu_s": result.of_rounds(found[str(batch)]),
+            "monai_over_ours": ratio(found[str(batch)], found["ours"]),
         }
-        for network, batch in plain
+        for batch in plain
     ]
 
 
@@ -175,24 +168,6 @@ def _inputs(generator: Generator, module: nn.Module) -> tuple[Any, ...]:
     generator.sample(_PEOPLE, (1, 2), 1)
     hook.remove()
     return seen[0]
-
-
-def _on_voxels(settings: TrainSettings, dims: int) -> nn.Module:
-    from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
-
-    config = settings.network
-    levels = len(config.channels)
-    unet: nn.Module = DiffusionModelUNet(
-        spatial_dims=dims,
-        in_channels=2,
-        out_channels=2,
-        channels=config.channels,
-        num_res_blocks=config.res_blocks,
-        attention_levels=[config.attention and i == levels - 1 for i in range(levels)],
-        norm_num_groups=8,
-        num_head_channels=32,
-    )
-    return unet
 
 
 def _plain(unet: nn.Module, images: Tensor) -> Callable[[], float]:

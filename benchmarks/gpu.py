@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from models.generator import Generator
-    from training.dataset import Residuals
+    from training.dataset import TrainingImages
 
 BUDGET_S = 540.0
 WARM, STEPS, SUBJECTS, EVALUATIONS = 3, 10, 8, 16
@@ -81,7 +81,7 @@ class Clock:
 
 
 def train(
-    case: Case, variant: Variant, generator: Generator, data: Residuals, clock: Clock
+    case: Case, variant: Variant, generator: Generator, data: TrainingImages, clock: Clock
 ) -> result.Row:
     """Milliseconds per step and GiB of one variant."""
     import torch

@@ -74,7 +74,6 @@ _MEASUREMENTS = (
         70,
     ),
     _contest("generators-guidance", "gaussian ours-3d-guided --samples 36 --evaluations 8", 15),
-    _contest("generators-patches", "gaussian ours-3d ours-3d-patch4 --evaluations 8", 20),
     _contest(
         "generators-hour",
         "gaussian ours-3d --seconds 3600 --newcomers 240 --samples 64 --evaluations 16",

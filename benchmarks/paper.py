@@ -22,15 +22,15 @@ NETWORKS = (
     CASES[0],
     Case("4 mm, params.yaml", (40, 48, 40), NetworkConfig(channels=(16, 32, 64)), 2),
 )
-# FA, MD and the distance to the boundary; relative volumes also have displacements.
-_ENCODED = 3
+# FA and MD; encoded volumes also have the distance to the boundary.
+_MAPS = 2
+_ENCODED = _MAPS + 1
 _DISPLACEMENTS = 3
-_CHANNELS = _ENCODED + _DISPLACEMENTS
-# The network sees the noisy volume and its Gaussian estimate.
-_INPUTS = 2 * _CHANNELS
-# Encoded and relative volumes are kept, residuals for as long as the training; displacements are
-# kept with the template and with the relative volumes.
-DISK_BYTES = 4 * (_ENCODED + 2 * _CHANNELS + 2 * _DISPLACEMENTS)
+# The network sees the noisy maps, their Gaussian estimate and what is expected.
+_INPUTS = 2 * _MAPS + _ENCODED
+# Encoded volumes are kept; displacements are kept with the template, and with the training images
+# for as long as the training.
+DISK_BYTES = 4 * (_ENCODED + 2 * _DISPLACEMENTS + _MAPS + _ENCODED)
 # A training step is a forward pass and a backward pass, which is two forward passes.
 _PASSES = 3
 
@@ -40,10 +40,10 @@ def operations(case: Case) -> tuple[float, int]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from models.diffusion.network import PatchUNet
+    from models.diffusion.network import ConditionedUNet
 
     with torch.device("meta"):
-        network = PatchUNet(3, _INPUTS, _CHANNELS, 2, case.network)
+        network = ConditionedUNet(3, _INPUTS, _MAPS, 2, case.network)
         volume = torch.zeros(1, _INPUTS, *case.shape)
         with FlopCounterMode(display=False) as counter:
             network(volume, torch.zeros(1), torch.zeros(1, 2))

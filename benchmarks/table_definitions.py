@@ -124,7 +124,6 @@ SAMPLING_COSTS = (
 )
 STEP_COSTS = (
     Column("", "dim"),
-    Column("network of MONAI's step", "network"),
     Column("batch", "batch"),
     Column("CPU s per image", "monai_cpu_s", ".2g"),
     Column("over a step of ours", "monai_over_ours", ".2g"),
@@ -253,7 +252,6 @@ TABLES: dict[str, Table] = {
     "generators-ddpm": Table("generators-ddpm", _rows(CONTEST)),
     "generators-mosaics": Table("generators-mosaics", _rows(CONTEST)),
     "generators-guidance": Table("generators-guidance", _rows(CONTEST)),
-    "generators-patches": Table("generators-patches", _rows(CONTEST)),
     "ablation-untrained": Table("ablation-untrained", _rows(ABLATION)),
     "ablation-trained": Table("ablation-trained", _rows(ABLATION)),
     "peft-2d": Table("peft-2d", _rows(PEFT)),

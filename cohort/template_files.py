@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cohort.group_template import GroupTemplate
+from cohort import row_cache
+from cohort.group_template import AXES, GroupTemplate
 from cohort.regression import Array
 from cohort.stage_output import hint
 from cohort.template_estimator import FINER
@@ -21,6 +22,7 @@ from contracts.maps import MapSpec
 from contracts.space import Space
 
 _TEMPLATE, _SPACE = "template.safetensors", "space.json"
+_DISPLACEMENTS = "displacements.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,15 @@ class TemplateFiles:
         millimetres = np.moveaxis(volume.read_on(path, self.space), -1, 0)
         zooms = np.array(self.space.zooms, dtype=np.float32).reshape(3, 1, 1, 1)
         return np.ascontiguousarray(millimetres / zooms)
+
+    def displacements(self, subjects: Sequence[str], folder: Path) -> Array:
+        """Returns `displacement` of each subject, (n, 3, X, Y, Z): a memory map of a file that is
+        written to `folder`."""
+        shape = (len(subjects), AXES, *self.space.shape)
+        return row_cache.rows(
+            folder / _DISPLACEMENTS, shape, lambda i: self.displacement(subjects[i]),
+            "read displacements",
+        )  # fmt: skip
 
     def digest(self, subjects: Sequence[str]) -> str:
         """Returns a short hash of the template and of these subjects' displacements."""

@@ -87,7 +87,6 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     from contracts.maps import MAPS
     from evaluation.atlas import read_atlas
     from evaluation.audit import Auditor
-    from evaluation.closed_form import closed_form_volumes
     from evaluation.gaussian_baseline import gaussian_volumes
     from evaluation.held_out import sample_conditions
     from evaluation.measured_set import MeasuredSet
@@ -111,7 +110,7 @@ def evaluate(name: Name, settings: EvaluateSettings) -> dict[str, Any]:
     sampled = _sample(generator, conditions, seeds, settings.steps, name)
     synthetic = VolumeSet(sampled, conditions).fa_and_md
     gaussian = VolumeSet(gaussian_volumes(train, conditions, seeds, MAPS), conditions)
-    untrained = VolumeSet(closed_form_volumes(generator, conditions, seeds), conditions).fa_and_md
+    untrained = VolumeSet(generator.sample_closed_form(conditions, seeds), conditions).fa_and_md
 
     say(f"evaluate {name}: audit")
     atlas, atlas_name = derivatives.atlas(), "of the cohort"

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from cohort.group_template import GroupTemplate
 from models.prior.covariance import Covariance
 from models.prior.prior import Prior
-from models.prior.template_transform import TemplateTransform
+from models.prior.stationary import StationaryField
 
 WEIGHTS_FILE, PRIOR_FILE = "weights.safetensors", "prior.safetensors"
-_PRIOR = ("coefficients", "mask", "scale", "knots", "site_gain")
-_COVARIANCE = ("power", "modes", "variance")
-_TRANSFORM, _MEAN_SHIFT = "transform.", "prior.mean_shift"
+_COVARIANCE, _SHAPE = ("power", "modes", "variance"), "prior.shape_power"
+_TEMPLATE, _MEAN_SHIFT = "template.", "prior.mean_shift"
+_SCALE, _GAIN, _OUTLINE = "prior.scale", "prior.site_gain", "prior.outline_sigma"
+# In half precision, see `Prior.fit`.
+_COEFFICIENTS = "prior.coefficients"
 
 Tensors = dict[str, Tensor]
 
@@ -25,16 +28,19 @@ Tensors = dict[str, Tensor]
 def tensors_by_file(network: Module, prior: Prior) -> dict[str, Tensors]:
     """Returns the tensors by file and name; a name is used in one file only."""
     weights = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    arrays: dict[str, Any] = {f"prior.{name}": getattr(prior, name) for name in _PRIOR}
+    arrays: dict[str, Any] = {
+        _COEFFICIENTS: prior.coefficients.astype(np.float16),
+        _SCALE: prior.scale,
+        _GAIN: prior.site_gain,
+        _SHAPE: prior.shape_field.power,
+        _OUTLINE: np.array([prior.outline_sigma]),
+    }
     for name in _COVARIANCE:
-        arrays[f"covariance.{name}"] = getattr(prior.covariance, name)
+        arrays[f"covariance.{name}"] = getattr(prior.map_covariance, name)
     if prior.mean_shift is not None:
         arrays[_MEAN_SHIFT] = prior.mean_shift
-    if prior.transform is not None:
-        own = prior.transform.arrays()
-        arrays |= {f"{_TRANSFORM}{name}": array for name, array in own.items()}
-    # Copies, since safetensors refuses arrays that share memory, as the masks of the prior and of
-    # its template may.
+    arrays |= {f"{_TEMPLATE}{name}": array for name, array in prior.template.arrays().items()}
+    # Copies, since safetensors refuses arrays that share memory.
     tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
     return {WEIGHTS_FILE: weights, PRIOR_FILE: tensors}
 
@@ -51,13 +57,18 @@ def load_prior(folder: Path, sites: tuple[str, ...]) -> Prior:
     from safetensors.torch import load_file
 
     arrays = {k: tensor.numpy() for k, tensor in load_file(folder / PRIOR_FILE).items()}
-    own = {
-        k.removeprefix(_TRANSFORM): array for k, array in arrays.items() if k.startswith(_TRANSFORM)
+    template = {
+        k.removeprefix(_TEMPLATE): array for k, array in arrays.items() if k.startswith(_TEMPLATE)
     }
+
     return Prior(
-        covariance=Covariance(**{name: arrays[f"covariance.{name}"] for name in _COVARIANCE}),
+        template=GroupTemplate.from_arrays(template),
+        coefficients=arrays[_COEFFICIENTS].astype(np.float32),
+        scale=arrays[_SCALE],
+        map_covariance=Covariance(**{name: arrays[f"covariance.{name}"] for name in _COVARIANCE}),
+        shape_field=StationaryField(arrays[_SHAPE]),
+        site_gain=arrays[_GAIN],
         sites=sites,
-        transform=TemplateTransform.from_arrays(own) if own else None,
+        outline_sigma=float(arrays[_OUTLINE][0]),
         mean_shift=arrays.get(_MEAN_SHIFT),
-        **{name: arrays[f"prior.{name}"] for name in _PRIOR},
     )

@@ -19,16 +19,13 @@ class NetworkConfig:
     ----------
     channels : per level, multiples of 16 (others fall off the fast convolution path on CPUs).
     res_blocks : residual blocks per level.
-    attention : self-attention at the last level.
-    patch : edge of the patches of voxels that the network sees as one cell; 2 makes every step
-        about three times cheaper than 1.
+    attention : self-attention at the last level; the block in the middle always has it.
     plane : 2D only: the slices that the network sees.
     """
 
-    channels: tuple[int, ...] = (32, 64, 128)
+    channels: tuple[int, ...] = (16, 32, 64)
     res_blocks: int = 1
-    attention: bool = True
-    patch: int = 2
+    attention: bool = False
     plane: Plane = "axial"
 
 

@@ -25,8 +25,7 @@ from models.coverage import Coverage
 from models.diffusion.denoiser import Denoiser, Estimate, condition_vector
 from models.diffusion.sampler import OnStep, Sampler
 from models.generator_config import GeneratorConfig, from_json, sampling_config, to_json
-from models.prior.prior import Prior
-from models.prior.quantiles import CLIP
+from models.prior.prior import CLIP, Prior
 
 Array = NDArray[np.float32]
 
@@ -35,6 +34,18 @@ CONFIG_FILE = "generator.json"
 # alone: the sums inside a convolution may be ordered by batch size, and a sample must not depend on
 # that. (PyTorch also takes a path about four times slower for a single volume on CPUs.)
 _BATCH = 2
+
+
+class _Noise:
+    """White noise, one stream per seed: NumPy's is fixed across versions and devices, torch's is
+    not."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [np.random.default_rng(seed) for seed in seeds]
+
+    def draw(self, shape: tuple[int, ...]) -> Array:
+        """Returns the next numbers of each stream, (n, *shape)."""
+        return np.stack([one.standard_normal(shape, dtype=np.float32) for one in self._streams])
 
 
 class Generator:
@@ -121,14 +132,11 @@ class Generator:
         on_step : called with (steps done, steps in all).
         sampler : another than the generator's own.
         guidance : factor on what the network makes of the condition, see `Estimate.guided`.
-            The volume is the conditional mean and a residual around it. The mean, which carries
-            most of age and sex, and the closed-form Gaussian are not touched: guidance amplifies
-            what the network adds for the condition beyond that regression.
-        masks : (n, X, Y, Z), brains that the volumes are to have, instead of random ones. The
-            signed distance to the boundary is a channel of what is generated and is held at that
-            of the mask; FA and MD follow it. Where it lies beyond 3 standard deviations of the
-            training subjects' distances, at their condition, FA and MD follow the nearest one
-            within.
+            The volume is what is expected of a brain of its shape, and a residual around it. The
+            former, which carries most of age and sex, and the closed-form Gaussian are not
+            touched: guidance amplifies what the network adds for the condition beyond that
+            regression.
+        masks : (n, X, Y, Z), brains that the volumes are to have, instead of random ones.
 
         Returns
         -------
@@ -151,7 +159,8 @@ class Generator:
             raise ValueError(
                 f"expected one seed per condition, got {len(conditions)}, {len(seeds)}"
             )
-        distances = None if masks is None else self._distances(masks, len(seeds))
+        if masks is not None:
+            self._check_masks(masks, len(seeds))
         out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
         total = steps * -(-len(seeds) // _BATCH)
         chosen_sampler = self._sampler(sampler or self.config.diffusion.sampler, steps)
@@ -170,7 +179,7 @@ class Generator:
                 chosen_sampler,
                 report,
                 guidance,
-                None if distances is None else distances[chosen],
+                None if masks is None else masks[chosen],
             )
             out[start : start + _BATCH] = drawn[: len(seeds) - start]
         return out
@@ -182,41 +191,73 @@ class Generator:
         sampler: Sampler,
         on_step: OnStep | None,
         guidance: float,
-        distances: Array | None,
+        masks: NDArray[np.bool_] | None,
     ) -> Array:
         device = self.denoiser.mask.device
-        shape = (self.prior.channels, *self.prior.mask.shape)
-        # NumPy's stream is fixed across versions and devices, torch's is not.
-        streams = [np.random.default_rng(seed) for seed in seeds]
+        noise = _Noise(seeds)
+        expected = self._expected(noise, conditions, masks)
+        shown = torch.from_numpy(expected).to(device)
         condition = condition_vector(conditions, self.sites).to(device)
         self.denoiser.eval()
 
         def draw() -> Tensor:
-            noise = np.stack([one.standard_normal(shape, dtype=np.float32) for one in streams])
-            return torch.from_numpy(noise).to(device)
+            return torch.from_numpy(noise.draw(self._map_shape)).to(device)
 
         def denoise(x: Tensor, t: float) -> Estimate:
             time = torch.full((len(x),), t, device=device)
-            estimate: Estimate = self.denoiser(x, time, condition)
+            estimate: Estimate = self.denoiser(x, time, condition, shown)
             if guidance != 1:
                 all_withheld = torch.ones(len(x), dtype=torch.bool, device=device)
-                null = self.denoiser(x, time, condition, withheld=all_withheld)
+                null = self.denoiser(x, time, condition, shown, withheld=all_withheld)
                 estimate = estimate.guided(null, guidance)
             # Near the noise, DDPM divides an error of the network by next to no signal.
             return estimate.clipped(CLIP) if self.config.diffusion.path == "ddpm" else estimate
 
-        given = None
-        if distances is not None:
-            given = torch.from_numpy(self.prior.relative_of_boundary(distances, conditions)).to(
-                device
-            )
         with torch.inference_mode():
-            residual = sampler(denoise, draw, self.denoiser.mask, on_step, given)
-        encoded = self.prior.volume(residual.cpu().numpy(), conditions, distances)
+            residual = sampler(denoise, draw, self.denoiser.mask, on_step)
+        encoded = self.prior.volumes(residual.cpu().numpy(), expected)
         return channels.decode(encoded, self.maps)
 
-    def _distances(self, masks: NDArray[np.bool_], count: int) -> Array:
-        """Checks brain masks and returns their signed distances, (n, X, Y, Z)."""
+    def sample_closed_form(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> Array:
+        """Draws one volume per condition from the closed-form Gaussian model, without the network.
+
+        For the path ``flow`` they are what `sample` gives for these seeds with an untrained
+        network. What a generator is better than them is what training has added.
+
+        Returns
+        -------
+        (n, maps, X, Y, Z) in physical units.
+        """
+        out = np.empty((len(seeds), len(self.maps), *self.space.shape), dtype=np.float32)
+        basis = self.denoiser.basis
+        for i, (condition, seed) in enumerate(zip(conditions, seeds, strict=True)):
+            noise = _Noise([seed])
+            expected = self._expected(noise, [condition], None)
+            white = torch.from_numpy(noise.draw(self._map_shape)).to(basis.power.device)
+            with torch.inference_mode():
+                residual = basis.draw(white).cpu().numpy()
+            encoded = self.prior.volumes(residual, expected)
+            out[i] = channels.decode(encoded, self.maps)[0]
+        return out
+
+    @property
+    def _map_shape(self) -> tuple[int, ...]:
+        return (self.prior.maps, *self.prior.mask.shape)
+
+    def _expected(
+        self, noise: _Noise, conditions: Sequence[Condition], masks: NDArray[np.bool_] | None
+    ) -> Array:
+        """Returns what is expected of brains of random shapes, or of shapes with given masks."""
+        # The noise is drawn in either case, so that a mask changes the shape alone.
+        white = noise.draw(self.prior.shape_field.noise_shape)
+        if masks is None:
+            shapes = self.prior.draw_shapes(white, conditions)
+        else:
+            shapes = self.prior.shapes_of_masks(masks, conditions)
+        return self.prior.expected(shapes, conditions)
+
+    def _check_masks(self, masks: NDArray[np.bool_], count: int) -> None:
+        """Raises a UserError unless there are as many brain masks that can be generated."""
         expected = (count, *self.space.shape)
         if masks.shape != expected or masks.dtype != np.bool_:
             raise UserError(
@@ -233,7 +274,6 @@ class Generator:
                     "subject has brain: register it to the space of the generator, or intersect "
                     "it with Generator.prior.mask"
                 )
-        return np.stack([channels.signed_distance(mask) for mask in masks])
 
     def _sampler(self, name: SamplerName, steps: int) -> Sampler:
         key = name, steps, self.denoiser.mask.device  # training moves it

@@ -13,7 +13,7 @@ from contracts.space import Space
 from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.coverage import Coverage
 
-FORMAT = 9
+FORMAT = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from models.config import Dim
 from training.settings import AdaptSettings, HeldOutSettings
 
 if TYPE_CHECKING:
-    from cohort.row_cache import Array
     from cohort.subjects import Subjects
     from contracts.tracking import Run
     from models.generator import Generator
@@ -79,9 +78,9 @@ def adapt_generator(
     from models.coverage import Coverage
     from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
-    from models.prior.group import relative_volumes, with_fitted_shift, with_kept_gain
+    from models.prior.group import displacements, with_fitted_shift, with_kept_gain
     from training import stage
-    from training.dataset import Residuals
+    from training.dataset import TrainingImages
     from training.loop import fit
 
     original = Generator.load(base)
@@ -89,15 +88,17 @@ def adapt_generator(
     if settings.site_gain:
         prior = with_kept_gain(prior, data.train.encoded(), conditions, kept)
 
-    def relative(subjects: Subjects) -> Array:
-        return relative_volumes(prior, subjects.encoded(), subjects.conditions, kept)
+    unshifted = prior
 
-    def residuals(subjects: Subjects, folder: Path) -> Residuals:
-        seen = relative(subjects)
-        return Residuals.of(prior, seen, subjects.conditions, folder, relative=True)
+    def images(subjects: Subjects, folder: Path) -> TrainingImages:
+        encoded, known = subjects.encoded(), subjects.conditions
+        found = displacements(unshifted, encoded, known, kept)
+        return TrainingImages.of(prior, encoded, found, known, folder)
 
     if settings.mean_shift:
-        prior = with_fitted_shift(prior, relative(data.train), conditions, original.space)
+        encoded = data.train.encoded()
+        found = displacements(prior, encoded, conditions, kept)
+        prior = with_fitted_shift(prior, encoded, found, conditions, original.space)
     config = original.config
     denoiser = Denoiser(
         original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
@@ -114,7 +115,7 @@ def adapt_generator(
     )
     parameters, losses, started = adapter.parameters(), None, time.monotonic()
     if parameters:
-        train, val = residuals(data.train, work), residuals(data.val, work / "held-out")
+        train, val = images(data.train, work), images(data.val, work / "held-out")
         started = time.monotonic()
         losses = fit(
             denoiser,

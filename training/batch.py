@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from models.diffusion.denoiser import Denoiser
-from training.dataset import Residuals
+from training.dataset import TrainingImages
 from training.settings import LoopSettings
 
 Batch = tuple[Tensor | None, ...]
 
 
 def training_batch(
-    data: Residuals,
+    data: TrainingImages,
     denoiser: Denoiser,
     settings: LoopSettings,
     step: int,
@@ -25,14 +25,14 @@ def training_batch(
     seed = settings.seed, step, number
     generator, _ = _generators(seed, device)
     chosen = torch.randint(len(data), (settings.batch,), generator=generator)
-    return draw(data, chosen, denoiser, settings.slices, seed, device, settings.drop_condition)
+    return draw(data, chosen, denoiser, settings, seed, device, settings.drop_condition)
 
 
 def draw(
-    data: Residuals,
+    data: TrainingImages,
     chosen: Tensor,
     denoiser: Denoiser,
-    slices: int,
+    settings: LoopSettings,
     seed: tuple[int, ...],
     device: torch.device,
     drop_condition: float = 0.0,
@@ -42,21 +42,37 @@ def draw(
     Parameters
     ----------
     chosen : (B,), numbers of subjects.
-    slices, drop_condition : see `LoopSettings`.
+    settings : what is cut from each volume, see `LoopSettings`.
+    drop_condition : share of volumes whose condition is withheld.
     """
     generator, source = _generators((*seed, 1), device)
-    residual, condition = data.rows(chosen)
+    residual, expected, condition = data.rows(chosen)
     noise = torch.randn(residual.shape, generator=source, device=device)
     t = denoiser.path.draw(len(chosen), generator)
-    drawn_slices = None
-    if denoiser.dim == "2d" and slices:
-        size = (len(chosen), slices)
-        drawn_slices = torch.randint(residual.shape[denoiser.axis], size, generator=generator)
+    parts = None
+    if denoiser.dim == "2d" and settings.slices:
+        size = (len(chosen), settings.slices)
+        parts = torch.randint(residual.shape[denoiser.axis], size, generator=generator)
+    elif denoiser.dim == "3d" and settings.cubes:
+        parts = _cubes(denoiser.mask, len(chosen), settings, generator)
     withheld = None
     if drop_condition:
         withheld = torch.rand(len(chosen), generator=generator) < drop_condition
-    parts = (residual, t, noise, condition, drawn_slices, withheld)
-    return tuple(None if p is None else p.to(device, non_blocking=True) for p in parts)
+    batch = (residual, expected, t, noise, condition, parts, withheld)
+    return tuple(None if p is None else p.to(device, non_blocking=True) for p in batch)
+
+
+def _cubes(mask: Tensor, count: int, settings: LoopSettings, generator: torch.Generator) -> Tensor:
+    """Returns the voxels of cubes around random voxels of a mask (X, Y, Z), inside the grid;
+    (count, cubes, 3, edge)."""
+    edge = min(settings.cube_edge, *mask.shape)
+    inside = mask.cpu().nonzero()
+    size = (count, settings.cubes)
+    centre = inside[torch.randint(len(inside), size, generator=generator)]
+    last = torch.tensor(mask.shape) - edge
+    first = (centre - edge // 2).clamp(min=0).minimum(last)
+    cubes: Tensor = first[..., None] + torch.arange(edge)
+    return cubes
 
 
 def _generators(

@@ -13,10 +13,10 @@ from contracts import paths
 from contracts.console import command
 
 if TYPE_CHECKING:
-    from models.diffusion.network import PatchUNet
+    from models.diffusion.network import ConditionedUNet
 
 
-def table(network: PatchUNet) -> str:
+def table(network: ConditionedUNet) -> str:
     """Returns lines of text: a row per block with its weights and, per method, trained parameters.
 
     Methods have their default settings.
@@ -41,7 +41,7 @@ def table(network: PatchUNet) -> str:
     return "\n".join([*lines, f"{'':{width}} {'':10} {share}"])
 
 
-def _counts(network: PatchUNet, name: str) -> dict[str, int]:
+def _counts(network: ConditionedUNet, name: str) -> dict[str, int]:
     """Returns the trained parameters of a method by block."""
     import torch
 

@@ -1,8 +1,8 @@
-"""What a denoiser is trained on: the residuals of a prior, read from a file."""
+"""What a denoiser is trained on: residuals of maps and what was expected, read from a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,85 +12,68 @@ from torch import Tensor
 
 from cohort import row_cache
 from cohort.row_cache import Array
+from cohort.template_estimator import Volumes
 from contracts.condition import Condition
 from models.diffusion.denoiser import condition_vector
 from models.prior.prior import Prior
 
-_RESIDUAL = "residual.npy"
+_IMAGES = "images.npy"
 
 
 @dataclass(frozen=True, slots=True)
-class Residuals:
-    """Residuals and conditions of the training subjects.
+class TrainingImages:
+    """What the network sees of the training subjects.
 
     Parameters
     ----------
-    residual : (n, C, X, Y, Z), see `models.prior.prior.Prior`; a memory map, or an array.
+    images : (n, 2 C + 1, X, Y, Z): the residual of C maps, then what is expected of a brain of that
+        shape, see `models.prior.prior.Prior.maps_and_expected`; a memory map, or an array.
     condition : (n, 2 + S), see `models.diffusion.denoiser.condition_vector`.
     """
 
-    residual: Array
+    images: Array
     condition: Tensor
 
     @classmethod
     def of(
         cls,
         prior: Prior,
-        volumes: Array,
+        volumes: Volumes,
+        displacements: Volumes,
         conditions: Sequence[Condition],
         work: Path,
-        relative: bool = False,
-    ) -> Residuals:
-        """Computes the residuals and writes them to the folder `work`.
+    ) -> TrainingImages:
+        """Computes the images and writes them to the folder `work`.
 
         Parameters
         ----------
-        volumes : encoded volumes, or what `Prior.relative` makes of them.
-        relative : which of the two.
+        volumes : (n, C + 1, X, Y, Z), encoded.
+        displacements : (n, 3, X, Y, Z), of the same subjects, in voxels.
         """
 
-        def seen(i: int) -> Array:
-            one, who = volumes[i : i + 1], conditions[i : i + 1]
-            row: Array = (one if relative else prior.to_relative(one, who))[0]
-            return row
+        def images(i: int) -> Array:
+            return np.concatenate(
+                prior.maps_and_expected(volumes[i], displacements[i], conditions[i])
+            )
 
-        return cls.of_rows(prior, seen, conditions, work)
-
-    @classmethod
-    def of_rows(
-        cls,
-        prior: Prior,
-        relative: Callable[[int], Array],
-        conditions: Sequence[Condition],
-        work: Path,
-    ) -> Residuals:
-        """Computes the residuals one by one and writes them to the folder `work`.
-
-        Parameters
-        ----------
-        relative : gives the i-th subject's relative volume, (C, X, Y, Z).
-        """
-
-        def residual(i: int) -> Array:
-            made: Array = prior.residual_of_relative(relative(i)[None], conditions[i : i + 1])[0]
-            return made
-
-        shape = (len(conditions), prior.channels, *prior.mask.shape)
-        row_cache.rows(work / _RESIDUAL, shape, residual, "residuals")
+        shape = (len(conditions), 2 * prior.maps + 1, *prior.mask.shape)
+        row_cache.rows(work / _IMAGES, shape, images, "training images")
         return cls.open(prior, conditions, work)
 
     @classmethod
-    def open(cls, prior: Prior, conditions: Sequence[Condition], work: Path) -> Residuals:
+    def open(cls, prior: Prior, conditions: Sequence[Condition], work: Path) -> TrainingImages:
         """Opens what `of` wrote, for the same prior and subjects."""
         return cls(
-            residual=np.load(work / _RESIDUAL, mmap_mode="r"),
+            images=np.load(work / _IMAGES, mmap_mode="r"),
             condition=condition_vector(conditions, prior.sites),
         )
 
     def __len__(self) -> int:
-        return len(self.residual)
+        return len(self.images)
 
-    def rows(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the residuals (B, C, X, Y, Z) and conditions (B, 2 + S) of (B,) subjects."""
-        residual = torch.from_numpy(np.array(self.residual[chosen.numpy()]))
-        return residual, self.condition[chosen]
+    def rows(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns residuals (B, C, X, Y, Z), what was expected (B, C + 1, X, Y, Z) and conditions
+        (B, 2 + S) of (B,) subjects."""
+        images = torch.from_numpy(np.array(self.images[chosen.numpy()]))
+        maps = images.shape[1] // 2
+        return images[:, :maps], images[:, maps:], self.condition[chosen]

@@ -19,7 +19,7 @@ from contracts.errors import UserError
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.loss import TrainingLoss
 from training.batch import training_batch
-from training.dataset import Residuals
+from training.dataset import TrainingImages
 from training.memory import explained
 from training.settings import LoopSettings
 from training.validation import Losses, Validation
@@ -34,14 +34,14 @@ _PREVIEWS = 2
 def fit(
     denoiser: Denoiser,
     trainable: Sequence[nn.Parameter],
-    data: Residuals,
+    data: TrainingImages,
     settings: LoopSettings,
     work: Path,
     log: Log,
     preview: Preview,
     what: str,
     rate_factors: Sequence[float] | None = None,
-    held_out: Residuals | None = None,
+    held_out: TrainingImages | None = None,
 ) -> Losses:
     """Trains parameters of a denoiser in place; their moving average remains.
 

@@ -173,15 +173,19 @@ def _batch(loss: TrainingLoss, settings: LoopSettings) -> tuple[Tensor | None, .
     shape = (count, *denoiser.basis.power.shape)
     first: Any = denoiser.network.unet.class_embedding
     entries = first[0].in_features - denoiser.null_token - (denoiser.dim == "2d")
-    slices = None
+    parts = None
     if denoiser.dim == "2d" and settings.slices:
-        slices = torch.zeros(count, settings.slices, dtype=torch.long)
+        parts = torch.zeros(count, settings.slices, dtype=torch.long)
+    elif denoiser.dim == "3d" and settings.cubes:
+        edge = min(settings.cube_edge, *shape[2:])
+        parts = torch.zeros(count, settings.cubes, 3, edge, dtype=torch.long)
     return (
         torch.empty(shape),
+        torch.empty(count, shape[1] + 1, *shape[2:]),
         torch.rand(count),
         torch.empty(shape),
         torch.zeros(count, entries),
-        slices,
+        parts,
         None,
     )
 

@@ -73,7 +73,8 @@ def report(choice: Choice, gpu: bool, seconds: float | None, subjects: int) -> s
         lines.append(f"epoch of {subjects} subjects: {epoch:.0f} s on this machine's CPU")
     lines += [
         "This takes for granted:",
-        "- maps FA and MD, network and slices of params.yaml, AdamW and a moving average in fp32",
+        "- maps FA and MD; network, slices and cubes of params.yaml",
+        "- AdamW and a moving average in fp32",
         "- a tenth of the memory stays free, for gaps of the allocator",
         f"- libraries take {_LIBRARIES[gpu] / 1e9:.1f} GB",
     ]
@@ -112,8 +113,8 @@ def main(
     choice = plan(ready, replace(loop, batch=batch), available, gpu)
     if choice is None:
         raise UserError(
-            f"{memory} does not hold a batch of one: take larger voxels, a larger "
-            f"train.{dim}.network.patch or fewer channels"
+            f"{memory} does not hold a batch of one: take larger voxels, fewer channels, or fewer "
+            f"slices (2D) or smaller cubes (3D) of train.{dim}.loop"
         )
     seconds = None if no_time or gpu else _step(ready, loop, choice)
     click.echo(report(choice, gpu, seconds, subjects))

@@ -21,6 +21,8 @@ class LoopSettings:
     accumulate : batches per step and process, one after the other. The gradient is that of all of
         them at once: 2 processes that accumulate 1 do what one does that accumulates 2.
     slices : 2D only: slices of each volume per step; 0 means all.
+    cubes : 3D only: cubes of each volume per step; 0 means the whole volume.
+    cube_edge : 3D only: edge of these cubes in voxels, a multiple of what the network halves.
     learning_rate : reached after `warmup` steps, held to half of the steps, then let fall to
         zero along a cosine.
     ema : decay of the exponential moving average of the weights; this average is the result.
@@ -41,6 +43,8 @@ class LoopSettings:
     batch: int = 2
     accumulate: int = 1
     slices: int = 0
+    cubes: int = 0
+    cube_edge: int = 24
     learning_rate: float = 1e-3
     warmup: int = 50
     weight_decay: float = 1e-4
@@ -60,8 +64,10 @@ class LoopSettings:
             raise ValueError(f"{', '.join(counts)} must be at least 1")
         if self.patience < 0:
             raise ValueError("patience must be at least 0, which means never to stop early")
-        if self.slices < 0:
-            raise ValueError("slices must be at least 0, which means all")
+        if min(self.slices, self.cubes) < 0 or self.cube_edge < 1:
+            raise ValueError(
+                "slices and cubes must be at least 0, which means all, and cube_edge at least 1"
+            )
         if not 0 < self.learning_rate < 1 or not 0 <= self.ema < 1:
             raise ValueError("expected 0 < learning_rate < 1 and 0 <= ema < 1")
         if not 0 <= self.drop_condition < 1:
@@ -97,7 +103,7 @@ class AdaptSettings:
     site_gain : also fit the site's factor on each map (`models.prior.prior.Prior.site_gain`).
     mean_shift : also fit a shift of the mean at each place (`models.prior.mean_shift`).
     learning_rate : default: that of the method.
-    steps, batch, slices : as in `LoopSettings`.
+    steps, batch, slices, cubes, cube_edge : as in `LoopSettings`.
     """
 
     method: str = "lora"
@@ -108,6 +114,8 @@ class AdaptSettings:
     steps: int = 150
     batch: int = 2
     slices: int = 0
+    cubes: int = 0
+    cube_edge: int = 24
     learning_rate: float | None = None
     seed: int = 0
 
@@ -125,6 +133,8 @@ class AdaptSettings:
             steps=self.steps,
             batch=self.batch,
             slices=self.slices,
+            cubes=self.cubes,
+            cube_edge=self.cube_edge,
             learning_rate=self.learning_rate or default_rate,
             warmup=min(50, self.steps // 4),
             weight_decay=0.0,

@@ -15,18 +15,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cohort.group_template import AXES, GroupTemplate
+from cohort.template_estimator import FINER
 from contracts.space import Space
 from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.diffusion.denoiser import Denoiser
 from models.diffusion.loss import TrainingLoss
 from models.prior.covariance import Covariance
 from models.prior.prior import Prior
-from training.dataset import Residuals
+from models.prior.stationary import StationaryField
+from training.dataset import TrainingImages
 
-# What a prior of FA and MD has: two maps, the distance to the boundary and three axes of
-# displacement; all the directions of `models.prior.directions` and four principal components.
-CHANNELS = 6
-MODES = 34
+# The maps FA and MD, and the components that the prior keeps at most.
+MAPS = 2
+MODES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Training:
 
     loss: TrainingLoss
     trainable: Sequence[nn.Parameter]
-    data: Residuals
+    data: TrainingImages
 
     def adapted(self, method: str, settings: dict[str, Any] | None = None) -> Training:
         """Returns the training of an adapter of the same network, which is changed."""
@@ -49,7 +51,7 @@ class Training:
 def training(dim: Dim, space: Space, network: NetworkConfig, method: str | None = None) -> Training:
     """Returns a training of a base, or of an adapter by a method, on two made-up subjects."""
     made = denoiser(dim, space, network)
-    whole = Training(TrainingLoss(made), list(made.network.parameters()), residuals(2, space))
+    whole = Training(TrainingLoss(made), list(made.network.parameters()), training_images(2, space))
     return whole if method is None else whole.adapted(method)
 
 
@@ -69,23 +71,28 @@ def denoiser(
     ----------
     modes : K, rows of the spectral basis's two matrices; their values are of no account.
     """
-    shape = (CHANNELS, *space.shape)
+    channels, shape = MAPS + 1, space.shape
+    fine = (FINER * (n - 1) + 1 for n in shape)
+    template = GroupTemplate(
+        image=_zeros(channels, *fine),
+        effects=_zeros(4, channels, *shape),
+        centre=np.zeros(4, dtype=np.float32),
+        inverse_sd=_zeros(channels, *shape),
+        mask=np.ones(shape, dtype=bool),
+        sigma=1.0,
+    )
     prior = Prior(
-        coefficients=_zeros(4, *shape),
-        mask=np.ones(space.shape, dtype=bool),
-        scale=_zeros(*shape),
-        knots=_zeros(9, *shape),
-        covariance=Covariance(
-            power=np.ones(shape, dtype=np.float32),
-            modes=np.zeros((0, *shape), dtype=np.float16),
-            variance=np.zeros(0, dtype=np.float32),
-        ),
-        site_gain=np.ones(CHANNELS, dtype=np.float32),
+        template=template,
+        coefficients=_zeros(4, channels + AXES, *shape),
+        scale=_zeros(channels + AXES, *shape),
+        map_covariance=_white(MAPS, shape),
+        shape_field=StationaryField(_zeros(1 + AXES, *(n + 1 for n in shape))),
+        site_gain=np.ones(channels, dtype=np.float32),
     )
     made = Denoiser(dim, prior, network, (diffusion or DiffusionConfig()).path)
     # A decomposition of real modes takes more memory for a moment than some trainings do.
     for name in ("reflectors", "rotated"):
-        setattr(made.basis, name, torch.full((modes, int(np.prod(shape))), 1e-6))
+        setattr(made.basis, name, torch.full((modes, MAPS * int(np.prod(shape))), 1e-6))
     with torch.no_grad():
         for parameter in made.network.parameters():
             if not parameter.any():
@@ -93,16 +100,24 @@ def denoiser(
     return made
 
 
-def residuals(count: int, space: Space, entries: int = 2) -> Residuals:
-    """Returns the residuals of so many made-up subjects.
+def training_images(count: int, space: Space, entries: int = 2) -> TrainingImages:
+    """Returns what a network sees of so many made-up subjects.
 
     Parameters
     ----------
     entries : E, of the condition vector without position and null token.
     """
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((count, CHANNELS, *space.shape), dtype=np.float32)
-    return Residuals(values, torch.zeros(count, entries))
+    values = rng.standard_normal((count, 2 * MAPS + 1, *space.shape), dtype=np.float32)
+    return TrainingImages(values, torch.zeros(count, entries))
+
+
+def _white(channels: int, shape: tuple[int, ...]) -> Covariance:
+    return Covariance(
+        power=np.ones((channels, *shape), dtype=np.float32),
+        modes=np.zeros((0, channels, *shape), dtype=np.float16),
+        variance=np.zeros(0, dtype=np.float32),
+    )
 
 
 def _zeros(*shape: int) -> NDArray[np.float32]:

@@ -20,11 +20,12 @@ from models.config import Dim
 from training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from cohort.group_template import GroupTemplate
     from cohort.subjects import SubjectFiles, Subjects
+    from cohort.template_estimator import Volumes
     from cohort.template_files import TemplateFiles
     from contracts.tracking import Run
     from models.generator import Generator
-    from training.relative import RelativeSubjects
     from training.validation import Losses
 
 # A site needs as many subjects for its difference from the others and the spread of its own.
@@ -123,40 +124,36 @@ def _prepare(
 ) -> None:
     """Writes the untrained generator and what it is trained on to `work`, unless they are there."""
     from models.generator import CONFIG_FILE, Generator
-    from training.relative import RelativeSubjects
+    from training.dataset import TrainingImages
 
-    seen = RelativeSubjects.of(
-        part.encoded(paths.WORK),
-        part.conditions,
-        files.template(),
-        lambda i: files.displacement(part.ids[i]),
-        paths.WORK,
-        f"{part.digest} {files.digest(part.ids)}",
-        known_sites(settings, part.conditions),
-    )
+    encoded = part.encoded(paths.WORK)
+    displacements = files.displacements(part.ids, work)
     if not (work / _START / CONFIG_FILE).exists():
-        untrained(dim, settings, part, seen).save(work / _START)
-    start = Generator.load(work / _START)
-    seen.residuals(start.prior, part.conditions, work)
+        template = files.template()
+        untrained(dim, settings, part, encoded, displacements, template).save(work / _START)
+    prior = Generator.load(work / _START).prior
+    TrainingImages.of(prior, encoded, displacements, part.conditions, work)
     if held_out.ids:
-        seen.residuals_of_others(
-            start.prior,
-            held_out,
-            lambda i: files.displacement(held_out.ids[i]),
-            held_out.conditions,
-            work / _HELD_OUT,
-        )
+        others = held_out.encoded(paths.WORK)
+        found = files.displacements(held_out.ids, work / _HELD_OUT)
+        TrainingImages.of(prior, others, found, held_out.conditions, work / _HELD_OUT)
 
 
 def untrained(
-    dim: Dim, settings: TrainSettings, subjects: SubjectFiles | Subjects, seen: RelativeSubjects
+    dim: Dim,
+    settings: TrainSettings,
+    subjects: SubjectFiles | Subjects,
+    encoded: Volumes,
+    displacements: Volumes,
+    template: GroupTemplate,
 ) -> Generator:
     """Returns a generator that is its prior, with a network still to be trained.
 
     Parameters
     ----------
     settings : the seed of its loop fixes the network's weights.
-    seen : the same subjects relative to their template.
+    encoded, displacements : of the same subjects, (n, C, X, Y, Z) and (n, 3, X, Y, Z).
+    template : to which the subjects are displaced.
 
     Raises
     ------
@@ -183,8 +180,8 @@ def untrained(
     )
     conditions = subjects.conditions
     sites = known_sites(settings, conditions)
-    prior = Prior.fit(seen.relative, seen.possible_brain, conditions, sites, seen.transform)
-    brains = np.stack([channels.brain(volume) for volume in seen.encoded])
+    prior = Prior.fit(template, encoded, displacements, conditions, sites)
+    brains = np.stack([channels.brain(volume) for volume in encoded])
     prior = with_fitted_outline(prior, brains, conditions)
     torch.manual_seed(settings.loop.seed)
     return Generator(config, prior)
@@ -219,7 +216,7 @@ def fit_base(task: Task) -> Losses:
     """
     from models.generator import Generator
     from training import stage
-    from training.dataset import Residuals
+    from training.dataset import TrainingImages
     from training.loop import fit, is_first
 
     if not task.work.exists():
@@ -227,11 +224,11 @@ def fit_base(task: Task) -> Losses:
     generator = Generator.load(task.work / _START)
     held_out = None
     if task.held_out:
-        held_out = Residuals.open(generator.prior, task.held_out, task.work / _HELD_OUT)
+        held_out = TrainingImages.open(generator.prior, task.held_out, task.work / _HELD_OUT)
     losses = fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
-        Residuals.open(generator.prior, task.conditions, task.work),
+        TrainingImages.open(generator.prior, task.conditions, task.work),
         task.settings.loop,
         task.work,
         stage.Curve(task.run, task.work / "curve.csv"),

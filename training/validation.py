@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.diffusion.loss import TrainingLoss
 from training import batch
-from training.dataset import Residuals
+from training.dataset import TrainingImages
 from training.settings import LoopSettings
 
 # A number in the seeds of validation that those of training do not have.
@@ -49,7 +49,7 @@ class Validation:
     held_out : the subjects; None: nothing is measured, and the last weights remain.
     """
 
-    def __init__(self, held_out: Residuals | None, settings: LoopSettings) -> None:
+    def __init__(self, held_out: TrainingImages | None, settings: LoopSettings) -> None:
         self.held_out = held_out
         self.settings = settings
         self.losses: dict[int, float] = {}
@@ -91,7 +91,7 @@ class Validation:
             self.best = [p.detach().clone() for p in trainable]
 
     def _loss(
-        self, held_out: Residuals, training_loss: TrainingLoss, device: torch.device
+        self, held_out: TrainingImages, training_loss: TrainingLoss, device: torch.device
     ) -> float:
         training_loss.to(device)
         total = torch.zeros(2)
@@ -101,7 +101,7 @@ class Validation:
                     held_out,
                     torch.tensor([i]),
                     training_loss.denoiser,
-                    self.settings.slices,
+                    self.settings,
                     (self.settings.seed, _VALIDATION, i),
                     device,
                 )

@@ -261,7 +261,7 @@ def _copied(module: AnyModule) -> AnyModule:
     `copy.deepcopy` takes several times as long, for what torch keeps in each module beside them.
     """
     made = copy.copy(module)
-    # `PatchUNet.recompute` puts a method of the other module there.
+    # `ConditionedUNet.recompute` puts a method of the other module there.
     made.__dict__.pop("forward", None)
     made._parameters = {
         name: None if one is None else nn.Parameter(one.detach().clone(), requires_grad=False)

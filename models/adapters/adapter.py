@@ -12,7 +12,7 @@ from models.adapters import change
 from models.adapters.change import Change
 from models.adapters.method import Method
 from models.adapters.targets import Target, in_blocks
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 
 EVERYWHERE = ("*",)
 
@@ -39,7 +39,7 @@ class Adapter:
 
     def __init__(
         self,
-        network: PatchUNet,
+        network: ConditionedUNet,
         method: Method,
         blocks: Sequence[str] = EVERYWHERE,
         seed: int = 0,
@@ -179,7 +179,7 @@ class Adapter:
             change.remove(module, target.tensor, self.name, keep_change)
 
 
-def _require_trained(network: PatchUNet, method: str) -> None:
+def _require_trained(network: ConditionedUNet, method: str) -> None:
     outputs = [p for p in network.unet.out.parameters() if p.ndim > 1]
     if not any(bool(p.any()) for p in outputs):
         raise UserError(

@@ -18,7 +18,7 @@ from contracts.errors import UserError
 from models.adapters.adapter import Adapter
 from models.adapters.method import method
 from models.coverage import Coverage
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 from models.prior.prior import Prior
 
 ADAPTER_FILE = "adapter.safetensors"
@@ -167,7 +167,9 @@ class AdapterFile:
             tensors[_SHIFT] = torch.from_numpy(values)
         return tensors
 
-    def attach(self, network: PatchUNet, name: str = "adapter", strength: float = 1.0) -> Adapter:
+    def attach(
+        self, network: ConditionedUNet, name: str = "adapter", strength: float = 1.0
+    ) -> Adapter:
         """Puts the adapter into the network of its base.
 
         Raises

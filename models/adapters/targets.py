@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from contracts.errors import UserError
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 
 Kind = Literal["convolution", "linear", "norm", "other"]
 
@@ -53,7 +53,7 @@ class Target:
         """The dotted name of the tensor."""
         return f"{self.module}.{self.tensor}"
 
-    def of_base(self, network: PatchUNet) -> Tensor:
+    def of_base(self, network: ConditionedUNet) -> Tensor:
         """Returns the tensor as it is without adapters."""
         module = network.get_submodule(self.module)
         if parametrize.is_parametrized(module, self.tensor):
@@ -62,12 +62,12 @@ class Target:
         return module.get_parameter(self.tensor)
 
 
-def all_targets(network: PatchUNet) -> tuple[Target, ...]:
+def all_targets(network: ConditionedUNet) -> tuple[Target, ...]:
     """Returns every tensor of a network, without what adapters added, in the network's order."""
     return tuple(_targets(network))
 
 
-def _targets(network: PatchUNet) -> Iterator[Target]:
+def _targets(network: ConditionedUNet) -> Iterator[Target]:
     for name, module in network.named_modules():
         if ".parametrizations." in name:
             continue  # what adapters added
@@ -95,12 +95,12 @@ def block_of(module: str) -> str:
     return match.group() if match else parts
 
 
-def blocks(network: PatchUNet) -> tuple[str, ...]:
+def blocks(network: ConditionedUNet) -> tuple[str, ...]:
     """Returns the names of the network's blocks, in the network's order."""
     return tuple(dict.fromkeys(target.block for target in all_targets(network)))
 
 
-def in_blocks(network: PatchUNet, patterns: Sequence[str]) -> tuple[Target, ...]:
+def in_blocks(network: ConditionedUNet, patterns: Sequence[str]) -> tuple[Target, ...]:
     """Returns the targets in the blocks that match a pattern, in the network's order.
 
     Parameters

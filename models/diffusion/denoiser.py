@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from cohort.regression import contrasts
 from contracts.condition import Condition
 from models.config import Dim, NetworkConfig, PathName
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 from models.diffusion.path import ProbabilityPath
 from models.prior.prior import Prior
 from models.prior.spectrum import SpectralBasis, posterior_sd
 
-# Shapes: B volumes, C channels of the residual, X Y Z voxels, S slices, E condition entries.
+# Shapes: B volumes, C channels that are generated (the maps), X Y Z voxels, S slices, K cubes of
+# edge L, E condition entries.
 
 # A 2D network sees its slice and one neighbour on either side, so that slices that are denoised
 # side by side agree with each other.
@@ -31,7 +32,8 @@ class Estimate(NamedTuple):
 
     Parameters
     ----------
-    clean : (B, C, X, Y, Z), or for slices with S in the place of the plane's axis.
+    clean : (B, C, X, Y, Z); for slices with S in the place of the plane's axis, for cubes
+        (B * K, C, L, L, L).
     scale : k, factor of the network's output in it, (B, 1, 1, 1, 1).
     gaussian_mean : the part of `clean` that samplers treat in closed form: the mean of the
         Gaussian model given the noisy image, or 0 for ``ddpm``.
@@ -68,12 +70,16 @@ class Denoiser(nn.Module):
         al. 2022, eq. 7, for a coloured Gaussian). The output starts at zero, so that an untrained
         denoiser *is* the Gaussian model.
     ``ddpm`` : the output predicts the noise, and the estimate is (r_t - s output) / a
-        (Ho et al. 2020, eq. 9 and 15). The network sees the noisy image alone.
+        (Ho et al. 2020, eq. 9 and 15).
+
+    Beside the noisy image, and for ``flow`` its Wiener filter, the network sees what is expected of
+    a brain of the same shape, and how far each voxel is from its boundary
+    (`models.prior.prior.Prior.expected`).
 
     Parameters
     ----------
     dim : ``2d``: the network sees one slice, its neighbours and its position, and all slices of a
-        volume are denoised side by side; ``3d``: it sees the volume.
+        volume are denoised side by side; ``3d``: it sees the volume, or in training cubes of it.
     null_token : whether conditions may be withheld. The network then has one more condition
         entry, which is 1 where age and sex are withheld and 0 elsewhere; its weights in the first
         embedding layer are the learned null token.
@@ -94,15 +100,15 @@ class Denoiser(nn.Module):
         self.null_token = null_token
         self.axis = _AXES[config.plane]
         self.path = ProbabilityPath(path)
-        channels = prior.channels
+        channels = prior.maps
         self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
-        self.basis = SpectralBasis(prior.covariance)
-        # The noisy image, and for the flow its Gaussian estimate.
-        images = 2 if path == "flow" else 1
+        self.basis = SpectralBasis(prior.map_covariance)
+        # The noisy image, for the flow its Gaussian estimate, and what is expected.
+        images = (2 if path == "flow" else 1) * channels + len(prior.site_gain)
         window = 2 * _NEIGHBOURS + 1 if dim == "2d" else 1
-        self.network = PatchUNet(
+        self.network = ConditionedUNet(
             dims=2 if dim == "2d" else 3,
-            in_channels=images * channels * window,
+            in_channels=images * window,
             out_channels=channels,
             condition_size=2 + max(len(prior.sites) - 1, 0) + null_token + (dim == "2d"),
             config=config,
@@ -121,7 +127,8 @@ class Denoiser(nn.Module):
         noisy: Tensor,
         t: Tensor,
         condition: Tensor,
-        slices: Tensor | None = None,
+        expected: Tensor,
+        parts: Tensor | None = None,
         withheld: Tensor | None = None,
     ) -> Estimate:
         """Estimates the clean residual.
@@ -131,7 +138,8 @@ class Denoiser(nn.Module):
         noisy : r_t, (B, C, X, Y, Z).
         t : (B,).
         condition : (B, 2 + S), see `condition_vector`.
-        slices : 2D only: (B, S) numbers of the slices to estimate; default all of them.
+        expected : (B, C + 1, X, Y, Z), see `Prior.expected`.
+        parts : what to estimate, see `take`; default all of it.
         withheld : (B,), whether the network sees the null token instead of the condition; default
             none. r_t itself stays relative to the conditional mean.
         """
@@ -141,20 +149,26 @@ class Denoiser(nn.Module):
             mean = self.wiener(noisy, a, s)
             sd = posterior_sd(self.basis.power, a, s)
             start, scale = mean, sd
-            images: tuple[Tensor, ...] = noisy, mean
+            images: tuple[Tensor, ...] = noisy, mean, expected
         else:
             mean, sd = torch.zeros_like(noisy), torch.ones_like(a)
             signal = a.clamp(min=_LEAST_SIGNAL)
             start, scale = noisy * self.mask / signal, -s / signal
-            images = (noisy,)
-        if self.dim == "3d":
-            output = self.network(images, t, condition)
+            images = noisy, expected
+        if self.dim == "2d":
+            output = self._slicewise(images, t, condition, parts)
         else:
-            output = self._slicewise(images, t, condition, slices)
+            cubes = 1 if parts is None else parts.shape[1]
+            output = self.network(
+                tuple(self.take(image, parts) for image in images),
+                t.repeat_interleave(cubes),
+                condition.repeat_interleave(cubes, dim=0),
+            )
+            scale, sd = (one.repeat_interleave(cubes, dim=0) for one in (scale, sd))
         # In place: at this moment of a training, memory is at its peak.
-        output = output.mul_(self.take(self.mask.expand_as(noisy[:, :1]), slices))
-        clean = output.mul_(scale).add_(self.take(start, slices))
-        return Estimate(clean, scale, self.take(mean, slices), sd)
+        output = output.mul_(self.take(self.mask.expand_as(noisy[:, :1]), parts))
+        clean = output.mul_(scale).add_(self.take(start, parts))
+        return Estimate(clean, scale, self.take(mean, parts), sd)
 
     def _with_null_token(self, condition: Tensor, withheld: Tensor | None) -> Tensor:
         if not self.null_token:
@@ -164,13 +178,29 @@ class Denoiser(nn.Module):
         null = withheld[:, None]
         return torch.cat([condition.masked_fill(null, 0), null.to(condition.dtype)], dim=1)
 
-    def take(self, volumes: Tensor, slices: Tensor | None) -> Tensor:
-        """Returns the given (B, S) slices of (B, C, X, Y, Z) volumes; None means all."""
-        if slices is None:
+    def take(self, volumes: Tensor, parts: Tensor | None) -> Tensor:
+        """Returns parts of volumes (B, C, X, Y, Z).
+
+        Parameters
+        ----------
+        parts : 2D: (B, S), numbers of slices; 3D: (B, K, 3, L), the voxels of cubes along each
+            axis; None: all.
+
+        Returns
+        -------
+        2D: slices, in the place of the plane's axis; 3D: (B * K, C, L, L, L).
+        """
+        if parts is None:
             return volumes
+        if self.dim == "3d":
+            rows = torch.arange(len(parts), device=parts.device)[:, None, None, None, None]
+            x, y, z = parts.unbind(2)
+            at = x[:, :, :, None, None], y[:, :, None, :, None], z[:, :, None, None, :]
+            # Advanced indices around a slice put their axes first: (B, K, L, L, L, C).
+            return volumes[rows, :, *at].flatten(0, 1).movedim(-1, 1).contiguous()
         moved = volumes.movedim(self.axis, -1)
-        at = slices[:, None, None, None, :].expand(*moved.shape[:-1], -1)
-        return moved.gather(-1, at).movedim(-1, self.axis)
+        at_slices = parts[:, None, None, None, :].expand(*moved.shape[:-1], -1)
+        return moved.gather(-1, at_slices).movedim(-1, self.axis)
 
     def _slicewise(
         self, volumes: tuple[Tensor, ...], t: Tensor, condition: Tensor, slices: Tensor | None

@@ -13,32 +13,34 @@ from models.diffusion.denoiser import Denoiser
 def errors(
     denoiser: Denoiser,
     residual: Tensor,
+    expected: Tensor,
     t: Tensor,
     noise: Tensor,
     condition: Tensor,
-    slices: Tensor | None = None,
+    parts: Tensor | None = None,
     withheld: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the squared error of the network's output, summed over the voxels that a brain may
-    reach, and the number of values in each sum; (B,) each.
+    """Returns the squared error of the network's output, summed over the voxels of the brain, and
+    the number of values in each sum; (B,) each, of cubes (B * K,).
 
     With the clean estimate c + k * output, it is |clean - r_0|^2 / k^2. For ``ddpm``, where the
     output predicts the noise, that is the loss of Ho et al. 2020, eq. 14. For ``flow``, k^2 is the
     variance that the Gaussian model leaves, so that all times weigh alike and the loss of an
-    untrained denoiser is about 1.
+    untrained denoiser is of order 1.
 
     Parameters
     ----------
     residual, noise : r_0 and eps, (B, C, X, Y, Z).
     t : (B,).
-    condition, slices, withheld : as in `Denoiser.forward`.
+    expected, condition, parts, withheld : as in `Denoiser.forward`.
     """
     a, s = (part.view(-1, 1, 1, 1, 1) for part in denoiser.path(t))
-    estimate = denoiser(a * residual + s * noise, t, condition, slices, withheld)
-    truth = denoiser.take(residual, slices)
+    estimate = denoiser(a * residual + s * noise, t, condition, expected, parts, withheld)
+    truth = denoiser.take(residual, parts)
     clean, scale = estimate.clean, estimate.scale
     del estimate  # what is left of it would stay in memory, which is at its peak below
-    mask = denoiser.take(denoiser.mask.expand_as(residual), slices)
+    inside = (expected[:, -1:] > 0) * denoiser.mask
+    mask = denoiser.take(inside.expand_as(residual), parts)
     error = clean.sub_(truth).div_(scale).mul_(mask)
     zero = torch.zeros((), dtype=error.dtype, device=error.device).expand_as(error)
     # The backward pass of `mse_loss` makes one map, that of a square three.

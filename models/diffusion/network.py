@@ -1,4 +1,4 @@
-"""The network: MONAI's diffusion UNet on patches of voxels."""
+"""The network: MONAI's diffusion UNet, conditioned on continuous values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from models.diffusion import recompute
 # Shapes: B batch, C channels, S... spatial (2 or 3 axes), E condition entries.
 
 
-class PatchUNet(nn.Module):
+class ConditionedUNet(nn.Module):
     """Maps images, their time and their condition to images of the same size.
-
-    A patch of voxels is turned into channels of one cell (pixel unshuffle) before MONAI's
-    DiffusionModelUNet, and back after it.
 
     Parameters
     ----------
@@ -37,13 +34,11 @@ class PatchUNet(nn.Module):
         super().__init__()
         from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
 
-        self.patch = config.patch
-        cells = config.patch**dims
         levels = len(config.channels)
         self.unet = DiffusionModelUNet(
             spatial_dims=dims,
-            in_channels=in_channels * cells,
-            out_channels=out_channels * cells,
+            in_channels=in_channels,
+            out_channels=out_channels,
             channels=config.channels,
             num_res_blocks=config.res_blocks,
             attention_levels=[config.attention and i == levels - 1 for i in range(levels)],
@@ -72,10 +67,6 @@ class PatchUNet(nn.Module):
         t : (B,), in [0, 1].
         condition : (B, E).
         """
-        from monai.networks.utils import pixelshuffle, pixelunshuffle
-
         parts = x if isinstance(x, tuple) else (x,)
-        dims = parts[0].ndim - 2
-        packed = pixelunshuffle(torch.cat(parts, dim=1), dims, self.patch)
-        out = self.unet(packed, timesteps=1000.0 * t, class_labels=condition)
-        return cast(Tensor, pixelshuffle(out, dims, self.patch))
+        joined = torch.cat(parts, dim=1)
+        return cast(Tensor, self.unet(joined, timesteps=1000.0 * t, class_labels=condition))

@@ -20,10 +20,6 @@ OnStep = Callable[[int, int], None]
 
 # Nodes of the Gauss-Legendre quadrature.
 _NODES = 8
-# Conjugate gradients for given channels end at this share of the squared error, or after so many
-# iterations. Near the noise, where most are needed, it takes some 20.
-_CG_TOLERANCE = 1e-5
-_CG_ITERATIONS = 40
 
 
 class Sampler:
@@ -82,7 +78,6 @@ class Sampler:
         draw: Draw,
         mask: Tensor,
         on_step: OnStep | None = None,
-        given: Tensor | None = None,
     ) -> Tensor:
         """Draws images (B, C, X, Y, Z).
 
@@ -93,9 +88,6 @@ class Sampler:
             step.
         mask : (X, Y, Z); outside of it x_0 is zero and x_t therefore noise, as in training.
         on_step : called with (step, steps) after each step.
-        given : (B, K, X, Y, Z), the last K channels of r_0 where they are known. x_t is then
-            known there too, a r_0 + s eps with the eps that these channels began with (as in
-            Song et al. 2021b, appendix I.2), and the estimate is conditioned on them.
         """
         steps = len(self._times) - 1
         noise, inside = draw(), mask > 0
@@ -104,13 +96,7 @@ class Sampler:
         )
         previous = torch.zeros_like(noise)
         for i in range(steps):
-            if given is not None:
-                seen = self._a[i] * given + self._s[i] * noise[:, -given.shape[1] :]
-                x = _with_last(x, seen)
             estimate = denoise(x, self._times[i])
-            if given is not None:
-                clean = self._conditioned(i, estimate.clean, given, inside)
-                estimate = estimate._replace(clean=clean)
             if self._name == "ancestral":
                 x = self._posterior(i, x, estimate.clean, draw(), inside)
             else:
@@ -124,49 +110,7 @@ class Sampler:
                 previous = n
             if on_step is not None:
                 on_step(i + 1, steps)
-        return x if given is None else _with_last(x, given)
-
-    def _conditioned(self, i: int, clean: Tensor, given: Tensor, inside: Tensor) -> Tensor:
-        """Returns the estimate D once its last channels L are known to be g.
-
-        D' = D + R_.L R_LL^-1 (g - D_L), with R the covariance that the Gaussian model leaves to D.
-        This is the conditional mean, exact without a correction. If D_L alone were replaced (the
-        usual way to fill in images), the other channels would learn about g only through the noisy
-        x_t.
-        """
-        if not self._gaussian:
-            return _with_last(clean, given)
-        variance = posterior_variance(self._power, self._a[i], self._s[i])
-        channels = given.shape[1]
-
-        def apply(v: Tensor, power: Tensor) -> Tensor:
-            fields = _with_last(torch.zeros_like(clean), v)
-            return self._from_basis(self._to_basis(fields) * power)
-
-        def solved(b: Tensor) -> Tensor:
-            # Conjugate gradients, preconditioned by (R^-1)_LL, which would be the inverse of R_LL
-            # if the channels were independent.
-            def close(v: Tensor) -> Tensor:
-                return apply(v, 1 / variance)[:, -channels:]
-
-            x, r, z = torch.zeros_like(b), b, close(b)
-            p, size = z, _dot(b, z)
-            enough = _CG_TOLERANCE * size
-            for _ in range(_CG_ITERATIONS):
-                # Each volume stops by itself: the others of its batch must not change it.
-                going = size > enough
-                if not going.any():
-                    break
-                moved = apply(p, variance)[:, -channels:]
-                step = torch.where(going, size / _dot(p, moved), 0)
-                x, r = x + step * p, r - step * moved
-                z = close(r)
-                size, last = torch.where(going, _dot(r, z), size), size
-                p = z + torch.where(going, size / last, 0) * p
-            return x
-
-        told = apply(solved(given - clean[:, -channels:]), variance)
-        return _with_last(clean + torch.where(inside, told, 0), given)
+        return x
 
     def _posterior(self, i: int, x: Tensor, clean: Tensor, z: Tensor, inside: Tensor) -> Tensor:
         a, s, next_a, next_s = self._a[i], self._s[i], self._a[i + 1], self._s[i + 1]
@@ -207,14 +151,6 @@ class Sampler:
         if self._gaussian:
             return float(s / (a + s))
         return math.log(a / s) if a > 0 and s > 0 else math.copysign(math.inf, a - s)
-
-
-def _with_last(x: Tensor, channels: Tensor) -> Tensor:
-    return torch.cat([x[:, : -channels.shape[1]], channels], dim=1)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(dim=(-4, -3, -2, -1), keepdim=True)
 
 
 def _identity(x: Tensor) -> Tensor:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohort.regression import Array
+from models.prior.stationary import autocorrelation
 
 # Width of the smoothing of the power spectrum, in waves.
 _SMOOTH_BINS = 1.0
 # Where nothing varies (all masks alike, say) there is no power, and no ratio to it either.
 _POWER_FLOOR = 1e-3
-# Lags at which less of the mask overlaps itself than this share tell more of noise than of the
-# field.
-_LEAST_OVERLAP = 0.02
 # Principal components are kept as modes where they hold in other subjects: at most so many, each of
 # which explains at least this share of what it explains in the subjects that it was made from.
 _MAX_COMPONENTS = 4
@@ -50,66 +49,40 @@ class Covariance:
         fields: Sequence[Array] | Array,
         mask: NDArray[np.bool_],
         weight: Array,
-        directions: Array,
     ) -> Covariance:
         """Estimates the covariance from fields that are zero outside a mask.
 
-        The modes span `directions`, and what the subjects have in common beyond them. The
-        covariance of the directions is the sample's, shrunk towards independence by as much as n
-        calls for (the oracle approximating shrinkage of Chen et al. 2010, eq. 23). The
-        autocorrelation of the rest is averaged over all places where both ends of a lag lie in the
-        mask, so that the extent of the mask does not matter.
+        The modes are the principal components that hold in other subjects. The autocorrelation of
+        the rest is averaged over all places where both ends of a lag lie in the mask, so that the
+        extent of the mask does not matter.
 
         Parameters
         ----------
         fields : n fields (C, X, Y, Z).
         mask : (X, Y, Z).
         weight : (C, X, Y, Z), how much a place counts.
-        directions : (D, C, X, Y, Z), linearly independent or not; D may be 0.
         """
-        modes, variance = _direction_modes(fields, directions)
-        common, shared = _shared_components(fields, modes)
-        modes = np.concatenate([modes, common])
+        modes, variance = _shared_components(fields)
         power = stationary_power(fields, mask, weight, modes)
         shape = (len(modes), *power.shape)
         return cls(
             power.astype(np.float32),
             modes.reshape(shape).astype(np.float16),
-            np.concatenate([variance, shared]).astype(np.float32),
+            variance.astype(np.float32),
         )
 
 
-def _direction_modes(
-    fields: Sequence[Array] | Array, directions: Array
-) -> tuple[Array, NDArray[np.float64]]:
-    """Returns orthonormal modes (K, N) that span the directions, and their variances."""
-    from sklearn.covariance import oas
-
-    flat = directions.reshape(len(directions), int(np.prod(directions.shape[1:])))
-    if len(flat) == 0:
-        return flat, np.zeros(0)
-    # The basis comes from the small Gram matrix, since directions are few and long.
-    size, turn = np.linalg.eigh((flat @ flat.T).astype(np.float64))
-    kept = size > 1e-6 * size[-1]
-    basis = ((turn[:, kept] / np.sqrt(size[kept])).T @ flat).astype(np.float32)
-    found = np.stack([basis @ one.ravel() for one in fields]).astype(np.float64)
-    sd = np.maximum(np.sqrt((found**2).mean(axis=0)), np.sqrt(_POWER_FLOOR))
-    shrunk, _ = oas(found / sd, assume_centered=True)
-    variance, turn = np.linalg.eigh(shrunk * sd * sd[:, None])
-    return (turn.T @ basis).astype(np.float32), np.maximum(variance, _POWER_FLOOR)
-
-
 def _shared_components(
-    fields: Sequence[Array] | Array, modes: Array
+    fields: Sequence[Array] | Array,
 ) -> tuple[Array, NDArray[np.float64]]:
-    """Returns the principal components of the rest that hold in other subjects, (K, N), and the
-    variances that they have there, by five-fold cross-validation."""
+    """Returns the principal components that hold in other subjects, (K, N), and the variances that
+    they have there, by five-fold cross-validation."""
     n, size = min(len(fields), _MOST_SUBJECTS), fields[0].size
     if n < 4 * _FOLDS:
         return np.zeros((0, size), dtype=np.float32), np.zeros(0)
 
     def row(i: int) -> Array:
-        return _project_out(fields[i], modes).ravel()
+        return np.asarray(fields[i]).ravel()
 
     gram = _products(row, n, max(_BLOCK_BYTES // (4 * size), 1))
     held = np.zeros((n, _MAX_COMPONENTS))
@@ -153,6 +126,19 @@ def _project_out(field: Array, modes: Array) -> Array:
     return np.asarray(flat - (modes @ flat) @ modes, dtype=np.float32).reshape(field.shape)
 
 
+class _LazyRest(Sequence[Array]):
+    """What modes leave of fields, computed when it is read."""
+
+    def __init__(self, fields: Sequence[Array] | Array, modes: Array) -> None:
+        self._fields, self._modes = fields, modes
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __getitem__(self, i: Any) -> Any:
+        return _project_out(self._fields[i], self._modes)
+
+
 def stationary_power(
     fields: Sequence[Array] | Array,
     mask: NDArray[np.bool_],
@@ -168,24 +154,12 @@ def stationary_power(
     fields, mask, weight : as in `Covariance.fit`.
     modes : (K, C * X * Y * Z), orthonormal.
     """
-    from scipy.fft import fftn, irfftn, rfftn
+    from scipy.fft import fftn
     from scipy.ndimage import gaussian_filter
 
-    shape = mask.shape
-    # On twice the grid lags do not wrap around, and frequencies are those of the cosines.
-    grid = [2 * size for size in shape]
-    axes = (1, 2, 3)
-    weighed = (weight * mask).astype(np.float32)
-    products = np.zeros((len(weight), *grid[:2], grid[2] // 2 + 1))
-    square = np.zeros(len(weight))
-    for field in fields:
-        rest = _project_out(field, modes) * weighed
-        products += np.abs(rfftn(rest, grid, axes=axes)) ** 2
-        square += (rest**2).sum(axis=axes)
-    overlap = irfftn(np.abs(rfftn(weighed, grid, axes=axes)) ** 2, grid, axes=axes)
-    whole = overlap[:, :1, :1, :1]
-    lags = irfftn(products / len(fields), grid, axes=axes)
-    lags /= np.maximum(overlap, _LEAST_OVERLAP * whole)
+    shape, axes = mask.shape, (1, 2, 3)
+    rest = _LazyRest(fields, modes)
+    lags, variance = autocorrelation(rest, mask, weight)
     # A cosine wave ends with the grid, so that it collects less of a longer lag.
     for axis, size in enumerate(shape):
         away = np.minimum(np.arange(2 * size), np.arange(2 * size, 0, -1))
@@ -195,6 +169,6 @@ def stationary_power(
     power = np.stack([gaussian_filter(p, _SMOOTH_BINS, mode="mirror") for p in power])
     power = np.maximum(power, _POWER_FLOOR)
     # The floor must not raise the variance.
-    variance = np.maximum(square / len(fields) / whole.ravel(), _POWER_FLOOR)
+    variance = np.maximum(variance, _POWER_FLOOR)
     scaled: NDArray[np.float64] = power * (variance / power.mean(axis=axes))[:, None, None, None]
     return scaled

@@ -1,4 +1,4 @@
-"""A prior's site gain for another group, and subjects relative to its template, kept in files."""
+"""A prior's site gain for another group, and its registered subjects, kept in files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cohort import row_cache
+from cohort.group_template import AXES
 from cohort.row_cache import Array
 from contracts import closure
 from contracts.condition import Condition
@@ -16,7 +17,7 @@ from contracts.space import Space
 from models.prior import mean_shift
 from models.prior.prior import Prior
 
-_GAIN, _RELATIVE = "site-gain", "relative"
+_GAIN, _DISPLACEMENTS = "site-gain", "displacements"
 
 
 def with_kept_gain(
@@ -26,7 +27,13 @@ def with_kept_gain(
 
     The 2D and the 3D base of a cohort have the same prior, and every trial of a search starts from
     the same gain. A second process waits for the first.
+
+    Raises
+    ------
+    ValueError : if the prior has a shift of the mean: a gain is fitted to that of a base.
     """
+    if prior.mean_shift is not None:
+        raise ValueError("expected the prior of a base, found one with a shift of the mean")
     from filelock import FileLock
 
     path = folder / f"{_GAIN}-{_digest(prior, encoded, conditions)}.npy"
@@ -39,10 +46,10 @@ def with_kept_gain(
     return prior.with_gain(np.load(path))
 
 
-def relative_volumes(
+def displacements(
     prior: Prior, encoded: Array, conditions: Sequence[Condition], folder: Path
 ) -> Array:
-    """Returns `prior.to_relative(encoded, conditions)`, computed once and kept in `folder`.
+    """Returns `prior.register` of each volume, computed once and kept in `folder`.
 
     Parameters
     ----------
@@ -50,44 +57,45 @@ def relative_volumes(
 
     Returns
     -------
-    (n, C + 3, X, Y, Z), a memory map.
+    (n, 3, X, Y, Z), a memory map.
     """
     return row_cache.rows(
-        folder / f"{_RELATIVE}-{_digest(prior, encoded, conditions)}.npy",
-        (len(encoded), prior.channels, *prior.mask.shape),
-        lambda i: prior.to_relative(encoded[i : i + 1], conditions[i : i + 1])[0],
+        folder / f"{_DISPLACEMENTS}-{_digest(prior, encoded, conditions)}.npy",
+        (len(encoded), AXES, *prior.mask.shape),
+        lambda i: prior.register(encoded[i], conditions[i]),
         "register subjects",
     )
 
 
 def with_fitted_shift(
-    prior: Prior, relative: Array, conditions: Sequence[Condition], space: Space
+    prior: Prior,
+    encoded: Array,
+    displacements: Array,
+    conditions: Sequence[Condition],
+    space: Space,
 ) -> Prior:
     """Returns a prior with the shift of the mean of a group, see `models.prior.mean_shift`.
 
     Parameters
     ----------
-    relative : (n, C + 3, X, Y, Z), see `relative_volumes`.
+    encoded, displacements : (n, ...), of the group's subjects.
     space : the generator's grid.
     """
     unshifted = prior.with_mean_shift(None)
-    mean = np.zeros(relative.shape[1:], dtype=np.float64)
-    for i in range(len(relative)):
-        one = relative[i : i + 1], conditions[i : i + 1]
-        mean += unshifted.residual_of_relative(*one)[0] / len(relative)
+    mean = np.zeros(prior.scale.shape, dtype=np.float64)
+    for one in zip(encoded, displacements, conditions, strict=True):
+        mean += unshifted.residual(*one) / len(encoded)
     return prior.with_mean_shift(mean_shift.fit(mean.astype(np.float32), prior.mask, space))
 
 
 def _digest(prior: Prior, encoded: Array, conditions: Sequence[Condition]) -> str:
-    """Returns a hash of what the gain and the relative volumes depend on."""
+    """Returns a hash of what the gain and the displacements depend on."""
     arrays = {
         "encoded": encoded,
         "coefficients": prior.coefficients,
-        "mask": prior.mask,
         "gain": prior.site_gain,
+        **prior.template.arrays(),
     }
-    if prior.transform is not None:
-        arrays |= prior.transform.arrays()
     content = hashlib.sha256(f"{conditions} {closure.digest(__name__)}".encode())
     for name, array in sorted(arrays.items()):
         content.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -1,4 +1,4 @@
-"""The outline of sampled brains: how much it has to be smoothed to be like that of real ones.
+"""The outline of drawn brains: how much it has to be smoothed to be like that of real ones.
 
 The signed distance to the boundary is a Gaussian field in the prior. Its short waves are what the
 voxel grid makes of smooth outlines, alike in all voxels that an outline crosses; as independent
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cohort import channels
@@ -19,7 +18,6 @@ from cohort.masking import roughness
 from cohort.threads import each
 from contracts.condition import Condition
 from models.prior.prior import Prior
-from models.prior.spectrum import SpectralBasis
 
 Masks = NDArray[np.bool_]
 
@@ -33,19 +31,17 @@ _WIDTHS, _HALVINGS = (0.4, 1.2), 8
 def with_fitted_outline(prior: Prior, masks: Masks, conditions: Sequence[Condition]) -> Prior:
     """Returns a prior whose brains have outlines as smooth as those of training subjects.
 
-    The width is that at which the mean roughness (`cohort.masking.roughness`) of samples of the
-    Gaussian model is that of the training subjects, found by bisection. A prior without template,
-    or whose samples are not rougher, stays as it is.
+    The width is that at which the mean roughness (`cohort.masking.roughness`) of drawn brains is
+    that of the training subjects, found by bisection. A prior whose brains are not rougher stays
+    as it is.
 
     Parameters
     ----------
     masks : (n, X, Y, Z), brains of the training subjects.
     conditions : (n), their ages and sexes.
     """
-    if prior.transform is None:
-        return prior
     aim = float(np.mean([roughness(mask) for mask in masks]))
-    brains = prior.transform.brains(_sampled(prior, conditions))
+    brains = _drawn(prior, conditions)
 
     def found(sigma: float) -> float:
         smooth = each(lambda i: channels.smoothed_brain(brains[i], sigma), len(brains))
@@ -58,16 +54,14 @@ def with_fitted_outline(prior: Prior, masks: Masks, conditions: Sequence[Conditi
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if found(middle) > aim else (low, middle)
-    return replace(prior, transform=replace(prior.transform, outline_sigma=(low + high) / 2))
+    return replace(prior, outline_sigma=(low + high) / 2)
 
 
-def _sampled(prior: Prior, conditions: Sequence[Condition]) -> NDArray[np.float32]:
-    """Returns relative volumes of the Gaussian model, (12, C, X, Y, Z)."""
-    basis = SpectralBasis(prior.covariance)
+def _drawn(prior: Prior, conditions: Sequence[Condition]) -> Masks:
+    """Returns brains as the Gaussian field makes them, (12, X, Y, Z)."""
     rng = np.random.default_rng(_SEED)
     every = np.linspace(0, len(conditions) - 1, _SAMPLES).round().astype(int)
     chosen = [conditions[i] for i in every]
-    shape = (_SAMPLES, prior.channels, *prior.mask.shape)
-    noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-    residual = basis.draw(noise).numpy() * prior.mask
-    return prior.relative(residual.astype(np.float32), chosen)
+    noise = rng.standard_normal((_SAMPLES, *prior.shape_field.noise_shape), dtype=np.float32)
+    brains: Masks = prior.unsmoothed_shapes(noise, chosen)[:, 0] > 0
+    return brains

@@ -5,200 +5,236 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from cohort.group_template import AXES
+from cohort import channels
+from cohort.group_template import AXES, GroupTemplate
+from cohort.interpolation import displaced
 from cohort.regression import Array, design, regress
-from cohort.template_estimator import smoothed_sd
+from cohort.template_estimator import Volumes, smoothed_sd
 from cohort.threads import each
 from contracts.condition import Condition
 from models.prior.covariance import Covariance
-from models.prior.directions import directions
 from models.prior.mean_shift import on_grid
-from models.prior.quantiles import fit_knots, from_scores, to_scores
-from models.prior.template_transform import TemplateTransform
+from models.prior.stationary import StationaryField
 
-# Cosine waves of displacement along each axis: shifts, turns, scalings and shears.
-_WAVES = 3
+# Deviations are clipped at plus and minus this: single voxels of bad scans lie far outside.
+CLIP = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """A closed-form Gaussian model of whole volumes, which training adds to.
+    """A group template, the shapes of brains, and what is expected of a brain of a given shape.
 
-    A relative volume (`models.prior.template_transform`: normal scores of the maps and of the
-    distance to the boundary, and a displacement) is written
+    A **shape** (1 + 3, X, Y, Z) is the signed distance to the brain's boundary and the displacement
+    u to the template, as `GroupTemplate` has it. An encoded volume (`cohort.channels`) of C
+    channels, the last of which is the signed distance, is written
 
-        mean(condition) + scale * q(r),
+        v(x) = template(x + u(x)) + mean(x; condition) + scale(x) r(x),
 
-    with q the quantile transform of each voxel (a Gaussian copula, which Liu et al. 2009 call
-    nonparanormal). The residual r is modelled as a Gaussian field (`models.prior.spectrum`). How r
-    departs from that is what the network learns.
+    and u itself is mean(x; condition) + scale(x) r(x), with the same regression on age and sex. Of
+    the residual r, the channels of the shape (distance and u) are drawn from a Gaussian field.
+    Those of the maps are what the network generates; a Gaussian field is where it starts.
 
     Parameters
     ----------
-    coefficients : (4 + S, C, X, Y, Z), regression on `cohort.regression.design` of C channels.
-    mask : (X, Y, Z), voxels that a brain may reach.
-    scale : (C, X, Y, Z), local standard deviation of what the mean leaves; positive.
-    knots : (9, C, X, Y, Z), curves q, see `models.prior.quantiles`.
-    covariance : of r.
+    template : of the base group.
+    coefficients : (4 + S, C + 3, X, Y, Z), regression on `cohort.regression.design`: of the
+        channels of v, and of u in voxels.
+    scale : (C + 3, X, Y, Z), standard deviation at each place of what the mean leaves; positive.
+    map_covariance : of the first C - 1 channels of r.
+    shape_field : of the last four.
     site_gain : one factor per channel of encoded volumes. A base generator has ones; an adapter
         learns those of another site, since scanners differ first of all by a factor on FA and MD.
     sites : that the regression tells apart; empty: none.
-    transform : between encoded and relative volumes; None: they are the same.
-    mean_shift : (C, ...) on the coarse grid of `models.prior.mean_shift`, added to r; None: zero,
-        as a base generator has it. An adapter learns where another group has another mean.
+    outline_sigma : how much the outline of a drawn brain is smoothed, see `models.prior.outline`.
+    mean_shift : (C + 3, ...) on the coarse grid of `models.prior.mean_shift`, added to r; None:
+        zero, as a base generator has it. An adapter learns where another group has another mean.
     """
 
+    template: GroupTemplate
     coefficients: Array
-    mask: NDArray[np.bool_]
     scale: Array
-    knots: Array
-    covariance: Covariance
+    map_covariance: Covariance
+    shape_field: StationaryField
     site_gain: Array
     sites: tuple[str, ...] = ()
-    transform: TemplateTransform | None = None
+    outline_sigma: float = 0.0
     mean_shift: Array | None = None
 
     @classmethod
     def fit(
         cls,
-        volumes: Array,
-        mask: NDArray[np.bool_],
+        template: GroupTemplate,
+        volumes: Volumes,
+        displacements: Volumes,
         conditions: Sequence[Condition],
         sites: tuple[str, ...] = (),
-        transform: TemplateTransform | None = None,
     ) -> Prior:
-        """Fits the prior to training subjects.
+        """Fits the prior to registered training subjects.
 
-        The volumes are read several times, one volume or one block of voxels at a time, so that
-        they may be a memory map of any length.
+        The subjects are read several times, one at a time, so that they may be a memory map of any
+        length.
 
         Parameters
         ----------
-        volumes : (n, C, X, Y, Z), relative; encoded ones where there is no transform.
-        mask : (X, Y, Z), voxels that a brain may reach.
-        transform : that made the relative volumes.
+        volumes : (n, C, X, Y, Z), encoded.
+        displacements : (n, 3, X, Y, Z), of the same subjects, in voxels.
         """
-        n, channels = volumes.shape[:2]
-        coefficients = regress(volumes, conditions, sites) * mask
+        n, mask = len(volumes), template.mask
+
+        def relative(i: int) -> Array:
+            return _relative(template, volumes[i], displacements[i])
+
+        coefficients = regress(_Rows(relative, n), conditions, sites) * mask
+        # Half precision is what files hold; a generator is the same before and after it was saved.
+        coefficients = coefficients.astype(np.float16).astype(np.float32)
         rows = design(conditions, sites).astype(np.float32)
 
         def deviation(i: int) -> Array:
-            residual: Array = (volumes[i] - np.tensordot(rows[i], coefficients, axes=1)) * mask
-            return residual
+            found: Array = relative(i) - np.tensordot(rows[i], coefficients, axes=1) * mask
+            return found
 
-        variance, mean = np.zeros(volumes.shape[1:]), np.zeros(volumes.shape[1:])
-        for i in range(n):
-            variance += np.square(deviation(i), dtype=np.float64) / n
-            mean += volumes[i] / n
+        variance = np.zeros(coefficients.shape[1:])
+        for one in each(deviation, n):
+            variance += np.square(one, dtype=np.float64) / n
         scale = smoothed_sd(variance, mask)
-        safe_scale = np.where(mask, scale, np.float32(np.inf))
-        knots = fit_knots(volumes, safe_scale, (rows, coefficients))
-        residuals = _LazyVolumes(lambda i: to_scores(deviation(i) / scale, knots) * mask, n)
-        if transform is None:
-            weight, given = scale, _displacement_directions(mean, scale, mask)
-        else:
-            weight, given = scale.copy(), directions(transform) / scale
-            weight[:-AXES] *= transform.sensitivity()[:-AXES]
+        maps = len(scale) - AXES - 1
+
+        def residuals(part: slice) -> _Rows:
+            return _Rows(lambda i: _clipped(deviation(i)[part] / scale[part]), n)
+
         # Correction for the degrees of freedom that the regression takes.
         correction = np.float32(np.sqrt(n / max(n - len(coefficients), 1)))
-        maps = channels if transform is None else channels - AXES
         return cls(
+            template=template,
             coefficients=coefficients,
-            mask=mask,
             scale=scale * correction,
-            knots=knots,
-            covariance=Covariance.fit(residuals, mask, weight, given),
-            site_gain=np.ones(maps, dtype=np.float32),
+            map_covariance=Covariance.fit(residuals(slice(0, maps)), mask, scale[:maps]),
+            shape_field=StationaryField.fit(residuals(slice(maps, None)), mask),
+            site_gain=np.ones(maps + 1, dtype=np.float32),
             sites=sites,
-            transform=transform,
         )
 
     @property
-    def channels(self) -> int:
-        """C: the channels of encoded volumes, and those of the displacement."""
-        return int(self.scale.shape[0])
+    def mask(self) -> NDArray[np.bool_]:
+        """Voxels that a brain may reach, (X, Y, Z)."""
+        return self.template.mask
+
+    @property
+    def maps(self) -> int:
+        """C - 1: the channels that the network generates."""
+        return len(self.site_gain) - 1
 
     def mean(self, conditions: Sequence[Condition]) -> Array:
-        """Returns the expected relative volumes, (n, C, X, Y, Z)."""
-        base = np.tensordot(design(conditions, self.sites), self.coefficients, axes=1)
-        return base.astype(np.float32)
-
-    def importance(self) -> Array:
-        """Returns what one unit of r changes in encoded volumes, (C, X, Y, Z)."""
-        return self.scale if self.transform is None else self.scale * self.transform.sensitivity()
-
-    def residual(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
-        """Returns r of encoded volumes, clipped at -3 and 3; up to that the inverse of `volume`."""
-        return self.residual_of_relative(self.to_relative(volumes, conditions), conditions)
-
-    def to_relative(self, volumes: Array, conditions: Sequence[Condition]) -> Array:
-        """Returns the relative volumes of encoded ones, which are registered for it."""
-        own: Array = volumes / self.site_gain[:, None, None, None]
-        return own if self.transform is None else self.transform.register(own, conditions)
-
-    def residual_of_relative(self, relative: Array, conditions: Sequence[Condition]) -> Array:
-        """Returns r of relative volumes (n, C, X, Y, Z)."""
-        deviation = (relative - self.mean(conditions)) / self.scale * self.mask
-        r: Array = to_scores(deviation, self.knots) * self.mask
-        return r if self.mean_shift is None else r - on_grid(self.mean_shift, self.mask)
-
-    def relative_of_boundary(self, distances: Array, conditions: Sequence[Condition]) -> Array:
-        """Returns the last channels of r as far as signed distances tell them.
-
-        Parameters
-        ----------
-        distances : (n, X, Y, Z), signed distances to the brain's boundary.
-
-        Returns
-        -------
-        (n, K, X, Y, Z): the channel of the signed distance, and with a transform those of the
-        displacement.
-        """
-        if self.transform is None:
-            volumes = np.zeros((len(distances), *self.scale.shape), dtype=np.float32)
-            volumes[:, -1] = distances
-            return self.residual_of_relative(volumes, conditions)[:, -1:]
-        known = self.residual_of_relative(
-            self.transform.relative_of_boundary(distances, conditions), conditions
-        )
-        return known[:, len(self.site_gain) - 1 :]
-
-    def volume(
-        self, residual: Array, conditions: Sequence[Condition], distances: Array | None = None
-    ) -> Array:
-        """Returns the encoded volumes of r; inverse of `residual` inside the mask.
-
-        Parameters
-        ----------
-        distances : (n, X, Y, Z), signed distances that they shall have instead of those of r.
-        """
-        out = self.relative(residual, conditions)
-        if self.transform is not None:
-            out = self.transform.from_relative(out, distances)
-        elif distances is not None:
-            out[:, -1] = distances
-        return out * self.site_gain[:, None, None, None]
-
-    def relative(self, residual: Array, conditions: Sequence[Condition]) -> Array:
-        """Returns the relative volumes of r; inverse of `residual_of_relative`."""
+        """Returns what is added to the template, and the expected displacement,
+        (n, C + 3, X, Y, Z)."""
+        mean = np.tensordot(design(conditions, self.sites), self.coefficients, axes=1)
         if self.mean_shift is not None:
-            residual = residual + on_grid(self.mean_shift, self.mask)
-        deviation = from_scores(residual, self.knots) * self.scale * self.mask
-        out: Array = (self.mean(conditions) + deviation).astype(np.float32)
+            mean += self.scale * on_grid(self.mean_shift, self.mask)
+        return mean.astype(np.float32)
+
+    def draw_shapes(self, noise: Array, conditions: Sequence[Condition]) -> Array:
+        """Returns random shapes (n, 4, X, Y, Z) of white noise (n, 4, 2 X, 2 Y, 2 Z).
+
+        The signed distance is that of a brain with a smooth outline and in one piece, see
+        `cohort.channels.smoothed_brain`.
+        """
+        shapes = self.unsmoothed_shapes(noise, conditions)
+        for shape in shapes:
+            inside = channels.smoothed_brain(shape[0] > 0, self.outline_sigma)
+            if inside.any():
+                shape[0] = channels.signed_distance(inside)
+        return shapes
+
+    def unsmoothed_shapes(self, noise: Array, conditions: Sequence[Condition]) -> Array:
+        """Returns `draw_shapes` with outlines as the Gaussian field makes them."""
+        shapes = self.mean(conditions)[:, self.maps :]
+        shapes += self.shape_field.draw(noise) * self.scale[self.maps :]
+        shapes *= self.mask
+        for shape in shapes:
+            shape[0] += _displaced(self.template.image[-1:], shape[1:])[0]
+        return shapes
+
+    def shapes_of_masks(self, masks: NDArray[np.bool_], conditions: Sequence[Condition]) -> Array:
+        """Returns shapes (n, 4, X, Y, Z) with given brains (n, X, Y, Z).
+
+        The displacement is what registration finds from the boundary alone: it is that of the
+        template inside the brain.
+        """
+        out = np.empty((len(masks), 1 + AXES, *self.mask.shape), dtype=np.float32)
+        volume = np.zeros((len(self.site_gain), *self.mask.shape), dtype=np.float32)
+        for shape, mask, condition in zip(out, masks, conditions, strict=True):
+            volume[-1] = shape[0] = channels.signed_distance(mask)
+            shape[1:] = self.template.displacement(volume, condition, boundary_only=True)
+            shape[1:] *= self.mask
         return out
 
-    def with_fitted_gain(self, volumes: Array, conditions: Sequence[Condition]) -> Prior:
+    def expected(self, shapes: Array, conditions: Sequence[Condition]) -> Array:
+        """Returns the encoded volumes (n, C, X, Y, Z) expected of brains of given shapes, as the
+        base group's sites have them: without `site_gain`.
+
+        Parameters
+        ----------
+        shapes : (n, 4, X, Y, Z).
+        """
+        out = self.mean(conditions)[:, : len(self.site_gain)]
+        for one, shape in zip(out, shapes, strict=True):
+            one[:-1] += _displaced(self.template.image[:-1], shape[1:])
+            one[-1] = shape[0]
+        return out
+
+    def maps_and_expected(
+        self, volume: Array, displacement: Array, condition: Condition
+    ) -> tuple[Array, Array]:
+        """Returns what a network is trained on: r of the maps (C - 1, X, Y, Z), clipped at `CLIP`
+        and zero outside the mask, and `expected` (C, X, Y, Z).
+
+        Parameters
+        ----------
+        volume : (C, X, Y, Z), encoded.
+        displacement : (3, X, Y, Z), in voxels.
+        """
+        own = volume / self.site_gain[:, None, None, None]
+        shape = np.concatenate([own[-1:], displacement * self.mask])
+        expected = self.expected(shape[None], [condition])[0]
+        r: Array = _clipped((own - expected)[:-1] / self.scale[: self.maps]) * self.mask
+        return r, expected
+
+    def volumes(self, r: Array, expected: Array) -> Array:
+        """Returns encoded volumes (n, C, X, Y, Z); inverse of `maps_and_expected`.
+
+        Parameters
+        ----------
+        r : (n, C - 1, X, Y, Z).
+        expected : (n, C, X, Y, Z).
+        """
+        out = expected.copy()
+        out[:, :-1] += r * (self.scale[: self.maps] * self.mask)
+        return out * self.site_gain[:, None, None, None]
+
+    def residual(self, volume: Array, displacement: Array, condition: Condition) -> Array:
+        """Returns r of all channels, (C + 3, X, Y, Z), zero outside the mask; arguments as in
+        `maps_and_expected`."""
+        own = volume / self.site_gain[:, None, None, None]
+        relative = _relative(self.template, own, displacement)
+        r: Array = (relative - self.mean([condition])[0] * self.mask) / self.scale
+        return _clipped(r)
+
+    def register(self, volume: Array, condition: Condition) -> Array:
+        """Returns the displacement (3, X, Y, Z) of an encoded volume (C, X, Y, Z), in voxels."""
+        return self.template.displacement(volume / self.site_gain[:, None, None, None], condition)
+
+    def with_fitted_gain(self, volumes: Volumes, conditions: Sequence[Condition]) -> Prior:
         """Returns this prior with the gain that fits another group best, by least squares per map.
 
         Each volume is compared with what is expected of a brain of its own shape: compared with
-        brains of other shapes, the gain would be found too small. The signed distance keeps a gain
-        of 1, since another scanner does not change the size of heads.
+        brains of other shapes, the gain would be found too small. The signed distance, which is its
+        own expectation, keeps a gain of 1: another scanner does not change the size of heads.
 
         Parameters
         ----------
@@ -206,33 +242,24 @@ class Prior:
         """
         fitted = self
         # Twice: shapes are found better where values are already brought to the base's.
-        for _ in range(1 if self.transform is None else 2):
+        for _ in range(2):
             row = partial(fitted._gain_products, volumes, conditions)
             products = np.sum(list(each(row, len(volumes))), axis=0)
             change = products[0] / products[1]
-            change[-1] = 1
             fitted = fitted.with_gain((fitted.site_gain * change).astype(np.float32))
         return fitted
 
     def _gain_products(
-        self, volumes: Array, conditions: Sequence[Condition], i: int
+        self, volumes: Volumes, conditions: Sequence[Condition], i: int
     ) -> NDArray[np.float64]:
         """Returns the sums over the i-th volume of itself times what is expected, and of the
         latter's square, (2, C)."""
-        expected = self.expected_for_shape(volumes[i], conditions[i]) * self.mask
-        both = np.stack([volumes[i] * expected, expected**2]).astype(np.float64)
+        volume, condition = volumes[i], conditions[i]
+        _, expected = self.maps_and_expected(volume, self.register(volume, condition), condition)
+        expected = expected * self.site_gain[:, None, None, None] * self.mask
+        both = np.stack([volume * expected, expected**2]).astype(np.float64)
         sums: NDArray[np.float64] = both.sum(axis=(2, 3, 4))
         return sums
-
-    def expected_for_shape(self, volume: Array, condition: Condition) -> Array:
-        """Returns the encoded volume (C, X, Y, Z) expected of a brain of the shape of this one."""
-        mean = self.mean([condition])
-        if self.transform is not None:
-            found = self.to_relative(volume[None], [condition])
-            mean[:, -AXES:] = found[:, -AXES:]
-            mean = self.transform.from_relative(mean, volume[None, -1])
-        own: Array = mean[0] * self.site_gain[:, None, None, None]
-        return own
 
     def with_gain(self, gain: Array) -> Prior:
         """Returns this prior with another gain."""
@@ -243,7 +270,7 @@ class Prior:
         return replace(self, mean_shift=coarse)
 
 
-class _LazyVolumes(Sequence[Array]):
+class _Rows(Sequence[Array]):
     """Rows that are computed when they are read."""
 
     def __init__(self, row: Callable[[int], Array], count: int) -> None:
@@ -256,22 +283,20 @@ class _LazyVolumes(Sequence[Array]):
         return self._row(range(self._count)[i])
 
 
-def _displacement_directions(
-    mean: NDArray[np.float64], scale: Array, mask: NDArray[np.bool_]
-) -> Array:
-    """Returns what small smooth displacements do to the mean volume, (D, C, X, Y, Z), in r.
+def _relative(template: GroupTemplate, volume: Array, displacement: Array) -> Array:
+    """Returns an encoded volume less the displaced template, and the displacement,
+    (C + 3, X, Y, Z); zero outside the mask."""
+    difference = volume - _displaced(template.image, displacement)
+    found: Array = np.concatenate([difference, displacement]) * template.mask
+    return found
 
-    A brain that is a little wider or turned moves all of its borders together, those of FA, of MD
-    and of the brain alike; no stationary field does. This is for priors without template.
-    """
-    slopes = [np.stack(parts) for parts in zip(*(np.gradient(m) for m in mean), strict=True)]
-    along = [
-        np.cos(np.pi * np.arange(_WAVES)[:, None] * (np.arange(n) + 0.5) / n) for n in mask.shape
-    ]
-    out = [
-        slope / scale * mask * along[0][i][:, None, None] * along[1][j][:, None] * along[2][k]
-        for slope in slopes
-        for i, j, k in product(range(_WAVES), repeat=3)
-        if i + j + k < _WAVES
-    ]
-    return np.stack(out).astype(np.float32)
+
+def _displaced(image: Array, displacement: Array) -> Array:
+    u = torch.from_numpy(np.ascontiguousarray(displacement))
+    found: Array = displaced(torch.from_numpy(np.ascontiguousarray(image)), u).numpy()
+    return found
+
+
+def _clipped(r: Array) -> Array:
+    clipped: Array = np.clip(r, -CLIP, CLIP)
+    return clipped

@@ -33,6 +33,9 @@ class SpectralBasis(nn.Module):
             self.register_buffer(name, torch.from_numpy(_cosines(size).astype(np.float32)))
         modes = self._cosine(torch.from_numpy(covariance.modes.astype(np.float32)))
         reflectors, triangle = _reflections(modes.flatten(1).double().numpy())
+        if len(modes) == 1:
+            # MKL rounds a product with a single row by a volume's place in the batch.
+            reflectors, triangle = np.pad(reflectors, ((0, 1), (0, 0))), np.pad(triangle, (0, 1))
         self.register_buffer("reflectors", torch.from_numpy(reflectors.astype(np.float32)))
         # T' U' is kept rather than T: in a product with a matrix as small as T some processors
         # round the volumes of a batch in different ways.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import brains, contestants
+from benchmarks import contestants
+from benchmarks.brains import RegisteredSubjects
 from cohort.row_cache import Array
+from contracts.condition import Condition
 from contracts.space import Space
 from tests.evaluation.conftest import one_thread
 
@@ -22,11 +25,13 @@ def one_template_per_set_of_subjects(
 ) -> Iterator[None]:
     """Tests of the same subjects share their template: making it is most of their time."""
     kept = tmp_path_factory.mktemp("templates")
-    make = brains.relative_subjects
 
-    def shared(encoded: Array, people: Any, space: Space, _: Path, digest: str, *sites: Any) -> Any:
-        return make(encoded, people, space, kept / digest, digest, *sites)
+    def shared(
+        encoded: Array, people: Sequence[Condition], space: Space, _: Path
+    ) -> RegisteredSubjects:
+        digest = hashlib.sha256(encoded.tobytes() + repr(people).encode()).hexdigest()
+        return RegisteredSubjects.of(encoded, people, space, kept / digest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contestants, "relative_subjects", shared)
+        patch.setattr(contestants, "RegisteredSubjects", SimpleNamespace(of=shared))
         yield

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmarks import ablation
+from benchmarks.brains import RegisteredSubjects
 from benchmarks.contestants import prepared
 from benchmarks.pictures import nearest
 from benchmarks.recipes.budget import Budget
+from cohort.interpolation import displaced
 from cohort.subjects import Subjects
 from contracts.condition import Condition
+from contracts.maps import MAPS
 from contracts.params import load
 from models.generator import Generator
-from tests.benchmarks.test_generators import PARAMS, _subjects
-from training.relative import RelativeSubjects
+from tests.benchmarks.test_generators import PARAMS
+from tests.cohort.tiny import BENT_SPACE, bent_brains
 from training.settings import TrainSettings
 
 PEOPLE = [Condition(25, "F"), Condition(80, "M")]
@@ -33,63 +36,115 @@ def params(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def subjects() -> Subjects:
-    return _subjects(24, 1)
+    """Subjects that differ in shape, and by a factor on their maps."""
+    volumes, masks, conditions = bent_brains(24)
+    factors = np.random.default_rng(0).uniform(0.7, 1.3, (24, 2, 1, 1, 1))
+    volumes = (volumes * factors).astype(np.float32)
+    ids = tuple(f"sub-{i:03d}" for i in range(24))
+    return Subjects(ids, MAPS, volumes, masks, tuple(conditions), BENT_SPACE, "bent")
 
 
 @pytest.fixture(scope="module")
 def ready(
     subjects: Subjects, params: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Generator, RelativeSubjects]:
+) -> tuple[Generator, RegisteredSubjects]:
     settings = load(TrainSettings, "train.3d", params)
     return prepared("3d", settings, subjects, tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="module")
-def whole(ready: tuple[Generator, RelativeSubjects]) -> Generator:
+def whole(ready: tuple[Generator, RegisteredSubjects]) -> Generator:
     return ready[0]
 
 
 @pytest.fixture(scope="module")
-def seen(ready: tuple[Generator, RelativeSubjects]) -> RelativeSubjects:
+def seen(ready: tuple[Generator, RegisteredSubjects]) -> RegisteredSubjects:
     return ready[1]
 
 
-def test_modes_directions_and_spectrum(
-    whole: Generator, subjects: Subjects, seen: RelativeSubjects
-) -> None:
-    people = subjects.conditions
-    before = whole.prior.covariance
-    common = ablation._without_directions(whole, seen, people).prior.covariance
-    bare = ablation._without_modes(whole, seen, people).prior.covariance
-    white = ablation._without_spectrum(whole, seen, people).prior.covariance
-    assert len(bare.modes) == 0 < len(before.modes)
-    assert len(common.modes) <= 4
-    assert np.ptp(white.power, axis=(1, 2, 3)).max() == 0 < np.ptp(before.power)
-    np.testing.assert_allclose(white.power.mean(), before.power.mean(), rtol=1e-5)
-    np.testing.assert_array_equal(white.modes, before.modes)
+def noise(generator: Generator) -> np.ndarray:
+    """White noise of the shapes of the two people."""
+    shape = (2, *generator.prior.shape_field.noise_shape)
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-def test_quantiles_template_and_regression(
-    whole: Generator, subjects: Subjects, seen: RelativeSubjects
+def shapes(generator: Generator) -> np.ndarray:
+    """Random shapes of the two people."""
+    return generator.prior.draw_shapes(noise(generator), PEOPLE)
+
+
+def test_without_displacements_brains_are_not_bent_but_differ_in_outline(
+    whole: Generator, seen: RegisteredSubjects
 ) -> None:
-    people = subjects.conditions
-    straight = ablation._without_quantiles(whole, seen, people).prior
-    straight = replace(
-        straight, transform=None, site_gain=np.ones(straight.channels, dtype=np.float32)
+    straight = ablation._without_displacements(whole, seen)
+    bent, unbent = shapes(whole), shapes(straight)
+    assert np.abs(bent[:, 1:]).max() > 0.1
+    assert np.abs(unbent[:, 1:]).max() < 1e-4
+    assert np.ptp(unbent[:, 0], axis=0).max() > 0.1
+    maps = slice(0, whole.prior.maps + 1)
+    np.testing.assert_array_equal(straight.prior.scale[maps], whole.prior.scale[maps])
+    np.testing.assert_array_equal(
+        straight.prior.mean(PEOPLE)[:, maps], whole.prior.mean(PEOPLE)[:, maps]
     )
-    unit = np.random.default_rng(0).uniform(-1, 1, (1, *straight.scale.shape))
-    r = unit.astype(np.float32)
-    mean, one = straight.mean(PEOPLE[:1]), PEOPLE[:1]
-    linear = straight.volume(2 * r, one) - mean
-    np.testing.assert_allclose(linear, 2 * (straight.volume(r, one) - mean), atol=1e-4)
-    loose = ablation._without_template(whole, seen, people).prior
-    assert loose.transform is None
-    assert loose.channels == whole.prior.channels - 3
-    equal = ablation._without_regression(whole, seen, people).prior
+
+
+def test_without_modes_the_spectrum_explains_all(
+    whole: Generator, seen: RegisteredSubjects
+) -> None:
+    bare = ablation._without_modes(whole, seen).prior
+    before = whole.prior.map_covariance
+    assert len(before.modes) > 0
+    assert bare.map_covariance.power.sum() > before.power.sum()
+    assert len(bare.map_covariance.modes) == len(bare.map_covariance.variance) == 0
+    assert bare.shape_field is whole.prior.shape_field
+
+
+def test_without_a_spectrum_what_modes_leave_over_of_the_maps_is_white(
+    whole: Generator, seen: RegisteredSubjects
+) -> None:
+    white = ablation._without_spectrum(whole, seen).prior
+    before = whole.prior.map_covariance
+    found = white.map_covariance
+    assert np.ptp(found.power, axis=(1, 2, 3)).max() == 0 < np.ptp(before.power)
+    np.testing.assert_allclose(found.power.mean(), before.power.mean(), rtol=1e-5)
+    np.testing.assert_array_equal(found.modes, before.modes)
+    assert white.shape_field is whole.prior.shape_field
+
+
+def test_without_a_regression_everybody_has_the_mean_of_all(
+    whole: Generator, seen: RegisteredSubjects
+) -> None:
+    equal = ablation._without_regression(whole, seen).prior
     young, old = equal.mean(PEOPLE)
     np.testing.assert_array_equal(young, old)
-    np.testing.assert_allclose(young, seen.relative.mean(axis=0) * equal.mask, atol=1e-4)
+    image = torch.from_numpy(np.ascontiguousarray(seen.template.image))
+    everyone = np.zeros(young.shape)
+    for volume, u in zip(seen.encoded, seen.displacements, strict=True):
+        still = volume - displaced(image, torch.from_numpy(np.array(u))).numpy()
+        everyone += np.concatenate([still, u]) * equal.mask / len(seen.encoded)
+    np.testing.assert_allclose(young, everyone, atol=2e-3)
     assert np.ptp(whole.prior.mean(PEOPLE), axis=0).max() > 0.01
+
+
+def test_without_an_outline_it_is_that_of_the_field_but_for_specks(
+    whole: Generator, seen: RegisteredSubjects
+) -> None:
+    rough = ablation._without_outline(whole, seen)
+    assert rough.prior.outline_sigma == 0
+    drawn = whole.prior.unsmoothed_shapes(noise(whole), PEOPLE)[:, 0] > 0
+    found = shapes(rough)[:, 0] > 0
+    assert (found != drawn).sum() < 0.001 * drawn.sum()
+
+
+@pytest.mark.parametrize("part", ["displacements", "modes", "spectrum", "regression", "outline"])
+def test_all_start_from_the_same_network(
+    part: str, whole: Generator, seen: RegisteredSubjects
+) -> None:
+    changed = getattr(ablation, f"_without_{part}")(whole, seen)
+    assert changed.digest != whole.digest
+    expected = whole.denoiser.network.state_dict()
+    for name, tensor in changed.denoiser.network.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_no_seconds_no_training(params: Path, subjects: Subjects, tmp_path: Path) -> None:
@@ -99,6 +154,7 @@ def test_no_seconds_no_training(params: Path, subjects: Subjects, tmp_path: Path
     few, many = (trained.sample(PEOPLE, [1, 2], steps) for steps in (2, 6))
     # The closed form takes any number of steps, but for what noise outside the mask adds.
     assert np.abs(few - many)[:, 0].mean() < 1e-3
+    np.testing.assert_array_equal(few > 0, many > 0)
     np.testing.assert_array_equal(few, trained.sample(PEOPLE, [1, 2], 2))
 
 
@@ -111,4 +167,4 @@ def test_an_unknown_part_is_told() -> None:
     result = CliRunner().invoke(ablation.main, ["without anything"])
     assert result.exit_code == 2
     assert "without anything" in result.output
-    assert "without template" in result.output
+    assert "without displacements" in result.output

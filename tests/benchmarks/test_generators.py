@@ -27,7 +27,7 @@ MAPS = (FA, MD)
 PARAMS = """
 train:
   3d:
-    network: {channels: [16, 16], res_blocks: 1, attention: false, patch: 4}
+    network: {channels: [16, 16], res_blocks: 1, attention: false}
     diffusion: {path: flow}
     loop: {steps: 1, batch: 2, learning_rate: 0.001}
 """
@@ -176,18 +176,18 @@ def test_a_comparison_is_written_with_its_scores(
     monkeypatch.setattr(contest.Source, "load", lambda self, part: parts[part])
     monkeypatch.setattr(contest.Source, "atlas", lambda self: (LABELS, REGIONS))
     monkeypatch.setattr(result, "RESULTS", tmp_path / "results")
-    arguments = ["gaussian", "--samples", "8", "--repeats", "2", "--name", "generators-patches"]
+    arguments = ["gaussian", "--samples", "8", "--repeats", "2", "--name", "generators-guidance"]
     work = ["--work", str(tmp_path / "work")]
     done = CliRunner().invoke(generators.main, arguments + work, catch_exceptions=False)
     assert done.exit_code == 0
-    found = result.read("generators-patches")
+    found = result.read("generators-guidance")
     assert found is not None
     assert found.seeds == [0, 1]
     assert found.n == {
         "volumes each": 8, "training subjects": 24, "test subjects": 16, "validation subjects": 8,
     }  # fmt: skip
     assert [row["name"] for row in found.rows] == ["real (val)", "gaussian", "gaussian"]
-    shown = TABLES["generators-patches"].body(found)
+    shown = TABLES["generators-guidance"].body(found)
     assert shown.count("\n") == 4
     assert shown.splitlines()[2].startswith("| real (val) |")
     assert "evaluations" in shown

@@ -19,8 +19,8 @@ def test_operations_grow_with_the_volume() -> None:
     small, size = operations(Case("small", (16, 16, 16), network, 1))
     large, same = operations(Case("large", (32, 16, 16), network, 1))
     assert size == same > 10_000
-    # All but the embeddings of time and condition is convolution.
-    assert large / small == pytest.approx(2, rel=0.01)
+    # Nearly all is convolution; the attention in the middle grows with the square.
+    assert large / small == pytest.approx(2, rel=0.05)
 
 
 def test_preparation_is_that_of_most_voxels_and_subjects(tmp_path: Path) -> None:
@@ -42,5 +42,5 @@ def test_network_and_disk_are_those_of_a_generator(tmp_path: Path) -> None:
     _, parameters = operations(Case("tiny", shape, network, 1))
     assert parameters == sum(p.numel() for p in generator.denoiser.network.parameters())
     written = sum(path.stat().st_size for path in tmp_path.rglob("*.npy"))
-    headers = 5 * 128
+    headers = 4 * 128
     assert written == headers + DISK_BYTES * subjects * 16**3

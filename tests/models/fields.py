@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from models.prior.covariance import Covariance
+from models.prior.stationary import StationaryField
 
 SHAPE = (8, 16, 8)
 
@@ -40,6 +41,11 @@ def with_modes(count: int = 3) -> Covariance:
     """A coloured field and a few modes of much variance."""
     variance = np.linspace(200, 300, count, dtype=np.float32)
     return Covariance(coloured(2).power, orthonormal(count).astype(np.float16), variance)
+
+
+def flat(channels: int, shape: tuple[int, ...] = SHAPE) -> StationaryField:
+    """The field that is the noise it is drawn from, on the first half of each axis."""
+    return StationaryField(np.ones((channels, *(n + 1 for n in shape)), dtype=np.float32))
 
 
 def frequency(shape: tuple[int, ...]) -> np.ndarray:

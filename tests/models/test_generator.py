@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from models.checkpoint import PRIOR_FILE, WEIGHTS_FILE
 from models.config import Dim, SamplerName
 from models.generator import CONFIG_FILE, Generator
 from models.generator_config import FORMAT
+from models.prior.prior import Prior
+from models.prior.stationary import StationaryField
+from tests.models.bent import bent_generator
 from tests.models.tiny import DDPM, tiny_generator
 
 PEOPLE = [Condition(25, "F"), Condition(50, "M"), Condition(80, "F")]
@@ -39,6 +43,16 @@ def test_a_sample_depends_on_its_own_seed_alone(generator: Generator, sampler: S
     assert not np.array_equal(together[0], draw([PEOPLE[0]], [8])[0])
 
 
+def test_the_brain_of_a_sample_does_not_depend_on_others_either() -> None:
+    """To the last bit; brains differ in shape here."""
+    generator = bent_generator("3d")
+    together, turned = (generator.sample(PEOPLE[:2][::k], [1, 2][::k], 1) for k in (1, -1))
+    alone = [generator.sample([c], [s], 1)[0] for c, s in zip(PEOPLE[:2], [1, 2], strict=True)]
+    np.testing.assert_array_equal(np.stack(alone), together)
+    np.testing.assert_array_equal(turned[::-1], together)
+    assert ((together[0, 1] > 0) != (together[1, 1] > 0)).any()
+
+
 def test_the_sampler_is_its_own_unless_another_is_asked_for(generator: Generator) -> None:
     own, other = (
         generator.sample(PEOPLE[:1], [7], 3, sampler=name)
@@ -50,13 +64,18 @@ def test_the_sampler_is_its_own_unless_another_is_asked_for(generator: Generator
 
 @pytest.mark.parametrize("dim", ["2d", "3d"])
 def test_an_untrained_generator_of_the_flow_draws_from_its_prior(dim: Dim) -> None:
-    """The seed's white noise, coloured. (In one step: at the edge of the mask the steps show.)"""
-    generator = tiny_generator(dim, trained=False)
+    """Of the seed's white noise the first numbers make the shape, the next ones the maps. (In one
+    step: at the edge of the mask the steps show.)"""
+    generator = bent_generator(dim)
     prior, basis = generator.prior, generator.denoiser.basis
-    shape = (1, prior.channels, *prior.mask.shape)
-    noise = np.random.default_rng(4).standard_normal(shape, dtype=np.float32)
-    field = basis.inverse(basis(torch.from_numpy(noise)) * basis.power.sqrt()).numpy()
-    expected = channels.decode(prior.volume(field * prior.mask, PEOPLE[:1]), generator.maps)
+    rng = np.random.default_rng(4)
+    of_shape, of_maps = (
+        rng.standard_normal((1, *shape), dtype=np.float32)
+        for shape in (prior.shape_field.noise_shape, (prior.maps, *prior.mask.shape))
+    )
+    brain = prior.expected(prior.draw_shapes(of_shape, PEOPLE[:1]), PEOPLE[:1])
+    field = basis.inverse(basis(torch.from_numpy(of_maps)) * basis.power.sqrt()).numpy()
+    expected = channels.decode(prior.volumes(field, brain), generator.maps)
     found = generator.sample(PEOPLE[:1], [4], 1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -120,6 +139,49 @@ def test_saved_and_loaded_is_the_same(generator: Generator, tmp_path: Path) -> N
         loaded.sample(PEOPLE[:1], [5], 2), generator.sample(PEOPLE[:1], [5], 2)
     )
     assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_every_part_of_the_prior_is_kept_in_files(generator: Generator, tmp_path: Path) -> None:
+    prior = changed_prior(generator.prior)
+    Generator(generator.config, prior, generator.denoiser).save(tmp_path)
+    found = Generator.load(tmp_path).prior
+    assert found.template.arrays().keys() == prior.template.arrays().keys()
+    for name, array in prior.template.arrays().items():
+        np.testing.assert_array_equal(found.template.arrays()[name], array, err_msg=name)
+    for field in ("power", "modes", "variance"):
+        one, other = (getattr(p.map_covariance, field) for p in (found, prior))
+        np.testing.assert_array_equal(one, other, err_msg=field)
+    np.testing.assert_array_equal(found.shape_field.power, prior.shape_field.power)
+    for field in ("coefficients", "scale", "site_gain", "sites", "outline_sigma", "mean_shift"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(prior, field), err_msg=field)
+
+
+def changed_prior(prior: Prior) -> Prior:
+    """A prior with a gain, a smoother outline and a shift of the mean."""
+    shift = np.full((len(prior.scale), 2, 2, 2), 0.25, dtype=np.float32)
+    gain = np.array([1.1, 0.9, 1], dtype=np.float32)
+    return replace(prior, site_gain=gain, outline_sigma=0.7, mean_shift=shift)
+
+
+def test_digest_sees_each_part_of_the_prior(generator: Generator) -> None:
+    prior, other = generator.prior, changed_prior(generator.prior)
+    maps, template = prior.map_covariance, prior.template
+    changes: list[dict[str, Any]] = [
+        {name: getattr(other, name)} for name in ("site_gain", "outline_sigma", "mean_shift")
+    ]
+    changes += [
+        {"coefficients": prior.coefficients + 1},
+        {"scale": 2 * prior.scale},
+        {"map_covariance": replace(maps, power=2 * maps.power)},
+        {"shape_field": StationaryField(2 * prior.shape_field.power)},
+        {"template": replace(template, image=template.image + 1)},
+        {"template": replace(template, sigma=2 * template.sigma)},
+    ]
+    made = [
+        Generator(generator.config, replace(prior, **change), generator.denoiser).digest
+        for change in changes
+    ]
+    assert len({generator.digest, *made}) == len(changes) + 1
 
 
 def test_digest_sees_weights_but_not_provenance(generator: Generator) -> None:

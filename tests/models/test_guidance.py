@@ -13,6 +13,7 @@ from contracts.errors import UserError
 from models.config import Dim
 from models.diffusion.denoiser import Estimate, condition_vector
 from models.generator import Generator
+from tests.models.priors import expected_of, noise
 from tests.models.tiny import NETWORK, tiny_generator
 
 PEOPLE = [Condition(20, "F"), Condition(80, "M")]
@@ -24,15 +25,15 @@ def generator(request: pytest.FixtureRequest) -> Generator:
 
 
 def estimates(generator: Generator, withheld: list[bool] | None) -> Estimate:
-    """Of one noisy volume for two people."""
-    shape = (1, generator.prior.channels, *generator.space.shape)
-    noisy = torch.randn(shape, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1, 1)
+    """Of one noisy volume, and one brain as it is expected, for two people."""
+    noisy, expected = (part.repeat(2, 1, 1, 1, 1) for part in (noise(1), expected_of(1)))
     told = None if withheld is None else torch.tensor(withheld)
     with torch.no_grad():
         estimate: Estimate = generator.denoiser(
             noisy,
             torch.tensor([0.6, 0.6]),
             condition_vector(PEOPLE),
+            expected,
             withheld=told,
         )
     return estimate

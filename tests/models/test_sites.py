@@ -18,9 +18,8 @@ from models.coverage import Coverage
 from models.diffusion.denoiser import condition_vector
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
-from models.prior.prior import Prior
 from tests.cohort.tiny import SPACE, tiny_volumes
-from tests.models.tiny import NETWORK, PATH, randomised
+from tests.models.tiny import NETWORK, PATH, randomised, template_prior
 
 SITES = ("A", "B", "C")
 FACTORS = {"A": 0.8, "B": 1.0, "C": 1.1}
@@ -37,7 +36,7 @@ def cohort(n: int = 36) -> tuple[np.ndarray, np.ndarray, list[Condition]]:
 
 def generator_of(dim: Dim) -> Generator:
     encoded, masks, people = cohort()
-    prior = Prior.fit(encoded, channels.possible_brain(masks), people, SITES)
+    prior = template_prior(encoded, channels.possible_brain(masks), people, SITES)
     config = GeneratorConfig(dim, SPACE, ("fa", "md"), NETWORK, PATH, Coverage.of(people))
     torch.manual_seed(0)
     return randomised(Generator(config, prior))
@@ -50,11 +49,13 @@ def asked(site: str | None) -> Condition:
 def test_no_site_is_the_average_of_the_sites() -> None:
     everywhere = [asked(site) for site in SITES]
     encoded, masks, people = cohort()
-    prior = Prior.fit(encoded, channels.possible_brain(masks), people, SITES)
+    prior = template_prior(encoded, channels.possible_brain(masks), people, SITES)
     average = prior.mean(everywhere).mean(axis=0)
     np.testing.assert_allclose(prior.mean([asked(None)])[0], average, atol=1e-5)
-    levels = [float(prior.mean([one])[0, 0][prior.mask].mean()) for one in everywhere]
-    np.testing.assert_allclose(np.array(levels) / levels[1], [0.8, 1.0, 1.1], atol=0.02)
+    still = np.zeros((3, 4, *prior.mask.shape), dtype=np.float32)
+    levels = prior.expected(still, everywhere)[:, :2][..., masks[0]].mean(axis=-1)
+    factors = np.array(list(FACTORS.values()))
+    np.testing.assert_allclose(levels / levels[1], np.stack([factors] * 2, axis=1), atol=0.02)
 
 
 def test_the_network_reads_age_sex_and_sites() -> None:

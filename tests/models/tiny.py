@@ -17,7 +17,6 @@ from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
 from models.prior.prior import Prior
-from models.prior.template_transform import TemplateTransform
 from tests.cohort.tiny import SPACE, people, tiny_volumes
 
 NETWORK = NetworkConfig(channels=(16, 16), attention=True)
@@ -65,9 +64,12 @@ def _prior() -> Prior:
     return template_prior(encoded, channels.possible_brain(masks), conditions)
 
 
-def template_prior(encoded: np.ndarray, reach: np.ndarray, known: Sequence[Condition]) -> Prior:
-    """A prior of encoded volumes relative to their template."""
+def template_prior(
+    encoded: np.ndarray,
+    reach: np.ndarray,
+    known: Sequence[Condition],
+    sites: tuple[str, ...] = (),
+) -> Prior:
+    """A prior of encoded volumes, which are registered to their template."""
     template, displacements = GroupTemplate.fit(encoded, reach, known)
-    transform = TemplateTransform.fit(template, encoded, displacements, known)
-    relative = [transform.to_relative(v, u) for v, u in zip(encoded, displacements, strict=True)]
-    return Prior.fit(np.stack(relative), reach, known, transform=transform)
+    return Prior.fit(template, encoded, displacements, known, sites)

@@ -22,10 +22,10 @@ from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.coverage import Coverage
 from models.generator import Generator
 from models.generator_config import GeneratorConfig
-from models.prior.prior import Prior
 from registry import champion
 from registry.champion import Fetched
 from serving.messages import DIMS
+from tests.models.tiny import template_prior
 
 # Voxels of three sizes, a turn about x and an x axis that runs to the left: a swapped axis, sign
 # or corner would show.
@@ -61,7 +61,7 @@ def tiny_generator(dim: Dim) -> Generator:
         coverage=Coverage.of(PEOPLE),
         provenance={"data": "random"},
     )
-    prior = Prior.fit(encoded, channels.possible_brain(mask), conditions)
+    prior = template_prior(encoded, channels.possible_brain(mask), conditions)
     generator = Generator(config, prior)
     torch.manual_seed(3)
     with torch.no_grad():

@@ -21,7 +21,7 @@ from models.generator import Generator
 from tests.cohort.tiny import tiny_volumes
 from tests.models.tiny import DDPM, NETWORK, PATH, tiny_generator
 from training.batch import training_batch
-from training.dataset import Residuals
+from training.dataset import TrainingImages
 from training.loop import fit
 from training.settings import LoopSettings
 from training.validation import Losses
@@ -29,17 +29,18 @@ from training.validation import Losses
 SETTINGS = LoopSettings(steps=12, batch=2, slices=2, warmup=2, checkpoint_every=5, seed=3)
 
 
-def data_of(generator: Generator, work: Path, seed: int = 0) -> Residuals:
+def data_of(generator: Generator, work: Path, seed: int = 0) -> TrainingImages:
     volumes, masks, people = tiny_volumes(24, seed=seed)
-    encoded = generator.encode(volumes, masks)
-    return Residuals.of(generator.prior, encoded, people, work)
+    encoded, prior = generator.encode(volumes, masks), generator.prior
+    displacements = np.stack([prior.register(*one) for one in zip(encoded, people, strict=True)])
+    return TrainingImages.of(prior, encoded, displacements, people, work)
 
 
 def train(
     generator: Generator,
     settings: LoopSettings,
     work: Path,
-    held_out: Residuals | None = None,
+    held_out: TrainingImages | None = None,
     preview: Callable[[int], None] = lambda step: None,
 ) -> Losses:
     """Train the whole network of a tiny generator."""
@@ -72,13 +73,22 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("dim", "accumulate", "drop"),
-    [("2d", 1, 0.0), ("3d", 1, 0.0), ("2d", 3, 0.0), ("2d", 1, 0.5), ("3d", 1, 0.5)],
+    ("dim", "accumulate", "drop", "cubes"),
+    [
+        ("2d", 1, 0.0, 0),
+        ("3d", 1, 0.0, 0),
+        ("3d", 1, 0.0, 2),
+        ("2d", 3, 0.0, 0),
+        ("2d", 1, 0.5, 0),
+        ("3d", 1, 0.5, 2),
+    ],
 )
 def test_resumed_equals_uninterrupted(
-    dim: Dim, accumulate: int, drop: float, tmp_path: Path
+    dim: Dim, accumulate: int, drop: float, cubes: int, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, accumulate=accumulate, drop_condition=drop)
+    settings = replace(
+        SETTINGS, accumulate=accumulate, drop_condition=drop, cubes=cubes, cube_edge=4
+    )
     whole, broken = (tiny_generator(dim, trained=False, drop_condition=drop) for _ in range(2))
     run(whole, settings, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -90,9 +100,9 @@ def test_resumed_equals_uninterrupted(
     assert again.digest == whole.digest
 
 
-@pytest.mark.parametrize("dim", ["2d", "3d"])
+@pytest.mark.parametrize(("dim", "cubes"), [("2d", 0), ("3d", 0), ("3d", 2)])
 def test_accumulated_gradients_are_those_of_all_batches_at_once(
-    dim: Dim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dim: Dim, cubes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exact(*given: Any) -> tuple[torch.Tensor | None, ...]:
         parts = training_batch(*given)
@@ -104,7 +114,7 @@ def test_accumulated_gradients_are_those_of_all_batches_at_once(
     generator.denoiser.double()
     data = data_of(generator, tmp_path)
     parameters = list(generator.denoiser.network.parameters())
-    settings = replace(SETTINGS, steps=1, accumulate=3, clip=1e9)
+    settings = replace(SETTINGS, steps=1, accumulate=3, clip=1e9, cubes=cubes, cube_edge=4)
     cpu = torch.device("cpu")
     batches = [exact(data, generator.denoiser, settings, 0, k, cpu) for k in range(3)]
     large = [torch.cat(part) for part in zip(*batches, strict=True) if part[0] is not None]
@@ -139,15 +149,17 @@ def test_another_seed_trains_another_network(tmp_path: Path) -> None:
     assert a.digest != b.digest
 
 
-@pytest.mark.parametrize("path", [PATH, DDPM], ids=["flow", "ddpm"])
-def test_training_lowers_the_loss(path: DiffusionConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "cubes"), [(PATH, 0), (PATH, 4), (DDPM, 0)], ids=["flow", "cubes", "ddpm"]
+)
+def test_training_lowers_the_loss(path: DiffusionConfig, cubes: int, tmp_path: Path) -> None:
     generator = tiny_generator("3d", seed=5, path=path)  # random weights: far above 1
     logged: list[float] = []
     fit(
         generator.denoiser,
         list(generator.denoiser.network.parameters()),
         data_of(generator, tmp_path),
-        replace(SETTINGS, steps=60),
+        replace(SETTINGS, steps=60, cubes=cubes, cube_edge=4),
         tmp_path,
         lambda metrics, step: logged.append(metrics["train/loss"]),
         lambda step: None,
@@ -179,7 +191,7 @@ def test_an_adapter_trains_itself_alone(tmp_path: Path) -> None:
 def test_slices_are_drawn_from_the_whole_axis_of_the_plane(tmp_path: Path) -> None:
     generator = tiny_generator("2d", network=replace(NETWORK, plane="coronal"))
     data, settings = data_of(generator, tmp_path), replace(SETTINGS, slices=64)
-    slices = training_batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[4]
+    slices = training_batch(data, generator.denoiser, settings, 0, 0, torch.device("cpu"))[5]
     assert slices is not None
     assert {int(k) for k in slices.flatten()} == set(range(generator.space.shape[1]))
 
@@ -199,7 +211,7 @@ def test_conditions_are_withheld_as_often_as_asked(tmp_path: Path) -> None:
         training_batch(data, generator.denoiser, s, 0, 0, cpu) for s in (never, settings)
     )
     assert plain[-1] is None
-    for one, other in zip(plain[:4], dropping[:4], strict=True):
+    for one, other in zip(plain[:5], dropping[:5], strict=True):
         assert one is not None
         assert torch.equal(one, other)  # type: ignore[arg-type]
 
@@ -207,7 +219,7 @@ def test_conditions_are_withheld_as_often_as_asked(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_is_told(tmp_path: Path) -> None:
     generator = tiny_generator("3d")
     data = data_of(generator, tmp_path)
-    data = replace(data, residual=np.full_like(data.residual, np.nan))
+    data = replace(data, images=np.full_like(data.images, np.nan))
     with pytest.raises(UserError, match="lower learning_rate"):
         fit(
             generator.denoiser,

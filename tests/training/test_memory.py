@@ -40,6 +40,23 @@ def test_each_volume_takes_as_much_as_the_one_before() -> None:
     assert four - two == pytest.approx(2 * (two - one), rel=0.05)
 
 
+def test_fewer_and_smaller_cubes_take_less() -> None:
+    ready = training("3d", SPACE, NETWORK)
+    two = replace(LOOP, cubes=2, cube_edge=8)
+    small, fewer = replace(two, cube_edge=4), replace(two, cubes=1)
+    whole = told(ready, LOOP).step
+    assert max(told(ready, small).step, told(ready, fewer).step) < told(ready, two).step < whole
+    # Beyond the grid there is nothing to cut.
+    most = [told(ready, replace(LOOP, cubes=1, cube_edge=edge)) for edge in (16, 99)]
+    assert most[0] == most[1]
+
+
+def test_each_cube_takes_as_much_as_the_one_before() -> None:
+    ready = training("3d", SPACE, NETWORK)
+    one, two, four = (told(ready, replace(LOOP, cubes=n, cube_edge=8)).step for n in (1, 2, 4))
+    assert four - two == pytest.approx(2 * (two - one), rel=0.05)
+
+
 def test_telling_leaves_the_network_as_it_was() -> None:
     ready = training("3d", SPACE, NETWORK, "lora")
     before = {k: v.clone() for k, v in ready.loss.state_dict().items()}

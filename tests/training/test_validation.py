@@ -11,7 +11,7 @@ import torch
 from models.diffusion.loss import TrainingLoss
 from tests.models.tiny import tiny_generator
 from tests.training.test_loop import data_of, train
-from training.dataset import Residuals
+from training.dataset import TrainingImages
 from training.settings import LoopSettings
 from training.validation import Validation
 
@@ -20,13 +20,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def held_out(tmp_path: Path) -> Residuals:
+def held_out(tmp_path: Path) -> TrainingImages:
     return data_of(tiny_generator("3d"), tmp_path / "held-out", seed=7)
 
 
 @pytest.mark.parametrize("patience", [0, 2])
 def test_the_weights_that_remain_are_those_of_the_lowest_loss(
-    patience: int, held_out: Residuals, tmp_path: Path
+    patience: int, held_out: TrainingImages, tmp_path: Path
 ) -> None:
     generator = tiny_generator("3d", seed=5)
     # Far too high a rate: the loss wanders.
@@ -40,7 +40,7 @@ def test_the_weights_that_remain_are_those_of_the_lowest_loss(
     assert again.losses[3] == pytest.approx(min(trained.values()), rel=1e-6)
 
 
-def test_training_stops_when_it_gets_no_better(held_out: Residuals, tmp_path: Path) -> None:
+def test_training_stops_when_it_gets_no_better(held_out: TrainingImages, tmp_path: Path) -> None:
     generator = tiny_generator("3d", seed=5)
     # Without any rate nothing changes, so that the first check remains the best one.
     settings = replace(SETTINGS, steps=60, learning_rate=1e-30, patience=2)
@@ -58,7 +58,7 @@ def test_without_held_out_subjects_the_last_weights_remain(tmp_path: Path) -> No
 
 
 def test_held_out_subjects_do_not_change_what_is_learnt(
-    held_out: Residuals, tmp_path: Path
+    held_out: TrainingImages, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, patience=0)
     plain, checked = (tiny_generator("3d", seed=5) for _ in range(2))
@@ -74,7 +74,9 @@ def test_held_out_subjects_do_not_change_what_is_learnt(
         assert torch.equal(one, other)
 
 
-def test_a_run_that_was_stopped_keeps_the_same_weights(held_out: Residuals, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_keeps_the_same_weights(
+    held_out: TrainingImages, tmp_path: Path
+) -> None:
     settings = replace(SETTINGS, learning_rate=0.3, patience=0)
     whole, broken = (tiny_generator("3d", seed=5) for _ in range(2))
     expected = train(whole, settings, tmp_path / "whole", held_out)
@@ -89,15 +91,16 @@ def test_a_run_that_was_stopped_keeps_the_same_weights(held_out: Residuals, tmp_
     assert again.digest == whole.digest
 
 
-def test_a_check_has_the_same_draws_every_time(held_out: Residuals) -> None:
+@pytest.mark.parametrize("cubes", [0, 2])
+def test_a_check_has_the_same_draws_every_time(cubes: int, held_out: TrainingImages) -> None:
     generator = tiny_generator("3d")
-    validation = Validation(held_out, SETTINGS)
+    validation = Validation(held_out, replace(SETTINGS, cubes=cubes, cube_edge=4))
     for step in (3, 6):
         validation.check(step, TrainingLoss(generator.denoiser), [], CPU)
     assert validation.losses[3] == validation.losses[6]
 
 
-def test_a_training_that_makes_it_worse_is_told(held_out: Residuals, tmp_path: Path) -> None:
+def test_a_training_that_makes_it_worse_is_told(held_out: TrainingImages, tmp_path: Path) -> None:
     validation = Validation(held_out, SETTINGS)
     validation.losses = {0: 1.0, 3: 1.2, 6: 1.1}
     assert "made it worse" in validation.told()

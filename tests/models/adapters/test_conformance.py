@@ -19,6 +19,7 @@ from models.adapters.method import Method, method, methods
 from models.adapters.targets import all_targets, blocks
 from models.generator import Generator
 from tests.models.adapters.weights import disturb, gap, weights
+from tests.models.priors import expected_of, noise
 from tests.models.tiny import tiny_generator
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -43,7 +44,7 @@ def trained_method(request: pytest.FixtureRequest) -> Method:
 
 def file_of(adapter: Adapter, base: Generator, gain: float = 1.0) -> AdapterFile:
     prior = base.prior.with_gain(np.array([gain, 1 / gain, 1], dtype=np.float32))
-    shift = np.full((prior.channels, 2, 2, 2), gain - 1, dtype=np.float32)
+    shift = np.full((len(prior.scale), 2, 2, 2), gain - 1, dtype=np.float32)
     return AdapterFile.of(
         adapter,
         base.digest,
@@ -79,9 +80,7 @@ def test_every_parameter_can_move(base: Generator, trained_method: Method) -> No
     network = base.denoiser.network
     adapter = Adapter(network, trained_method)
     disturb(adapter)
-    shape = (2, base.prior.channels, *base.prior.mask.shape)
-    noisy = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    estimate = base.denoiser(noisy, torch.full((2,), 0.5), torch.ones(2, 2))
+    estimate = base.denoiser(noise(2), torch.full((2,), 0.5), torch.ones(2, 2), expected_of(2))
     (estimate.clean**2).sum().backward()
     still = [n for n, p in adapter.named_parameters().items() if p.grad is None or not p.grad.any()]
     assert not still

@@ -10,11 +10,11 @@ import pytest
 from models.adapters.adapter import Adapter
 from models.adapters.method import matrix, method, methods
 from models.adapters.targets import Target, all_targets
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 from models.generator import Generator
 
 
-def _lora(network: PatchUNet, rank: int) -> int:
+def _lora(network: ConditionedUNet, rank: int) -> int:
     total = 0
     for target in all_targets(network):
         shape = target.of_base(network).shape
@@ -29,7 +29,7 @@ def _lora(network: PatchUNet, rank: int) -> int:
     return total
 
 
-def _dora(network: PatchUNet, rank: int) -> int:
+def _dora(network: ConditionedUNet, rank: int) -> int:
     layers = [
         target
         for target in all_targets(network)
@@ -38,12 +38,12 @@ def _dora(network: PatchUNet, rank: int) -> int:
     return _lora(network, rank) + sum(len(t.of_base(network)) for t in layers)
 
 
-def _svdiff(network: PatchUNet) -> int:
+def _svdiff(network: ConditionedUNet) -> int:
     shapes = [t.of_base(network) for t in all_targets(network) if t.tensor == "weight"]
     return sum(min(matrix(w)) if w.ndim > 1 else len(w) for w in shapes)
 
 
-def _difffit(network: PatchUNet) -> int:
+def _difffit(network: ConditionedUNet) -> int:
     total = 0
     for target in all_targets(network):
         tensor = target.of_base(network)
@@ -56,11 +56,11 @@ def _difffit(network: PatchUNet) -> int:
     return total
 
 
-def _sum(network: PatchUNet, chosen: Callable[[Target], bool]) -> int:
+def _sum(network: ConditionedUNet, chosen: Callable[[Target], bool]) -> int:
     return sum(t.of_base(network).numel() for t in all_targets(network) if chosen(t))
 
 
-COUNTS: dict[str, Callable[[PatchUNet], int]] = {
+COUNTS: dict[str, Callable[[ConditionedUNet], int]] = {
     "none": lambda network: 0,
     "lora": lambda network: _lora(network, 4),
     "dora": lambda network: _dora(network, 4),

@@ -9,16 +9,16 @@ from torch import Tensor
 from models.adapters.adapter import Adapter
 from models.adapters.method import method
 from models.config import NetworkConfig
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 
 CONFIG = NetworkConfig(channels=(16, 32), attention=True)
 METHODS = ("lora", "dora", "svdiff", "difffit", "bitfit", "full")
 
 
-def adapted(dims: int, *names: str) -> tuple[PatchUNet, list[torch.nn.Parameter]]:
+def adapted(dims: int, *names: str) -> tuple[ConditionedUNet, list[torch.nn.Parameter]]:
     """Returns a network with adapters that were trained a little, and what they train."""
     torch.manual_seed(0)
-    network = PatchUNet(dims, 2, 1, 2, CONFIG)
+    network = ConditionedUNet(dims, 2, 1, 2, CONFIG)
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -31,7 +31,7 @@ def adapted(dims: int, *names: str) -> tuple[PatchUNet, list[torch.nn.Parameter]
 
 
 def gradients(
-    network: PatchUNet, trained: list[torch.nn.Parameter], dims: int, bf16: bool = False
+    network: ConditionedUNet, trained: list[torch.nn.Parameter], dims: int, bf16: bool = False
 ) -> tuple[list[Tensor], int]:
     """Returns the gradients, and the bytes kept for the backward pass beside the weights."""
     generator = torch.Generator().manual_seed(1)

@@ -11,7 +11,7 @@ from models.adapters.adapter import Adapter
 from models.adapters.files import AdapterFile
 from models.adapters.method import method
 from models.adapters.targets import Target, all_targets
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 from models.generator import Generator
 
 
@@ -21,7 +21,7 @@ def adapter_file(base: Generator, name: str = "lora", seed: int = 1) -> AdapterF
     disturb(adapter, seed)
     gain = np.ones(len(base.prior.site_gain), dtype=np.float32)
     gain[:2] = 1.1, 0.95
-    shift = np.full((base.prior.channels, 2, 2, 2), 0.1 * seed, dtype=np.float32)
+    shift = np.full((len(base.prior.scale), 2, 2, 2), 0.1 * seed, dtype=np.float32)
     prior = base.prior.with_gain(gain).with_mean_shift(shift)
     return AdapterFile.of(adapter, base.digest, base.coverage, prior, {})
 
@@ -34,12 +34,12 @@ def disturb(adapter: Adapter, seed: int = 1) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=rng))
 
 
-def weights(network: PatchUNet) -> dict[str, torch.Tensor]:
+def weights(network: ConditionedUNet) -> dict[str, torch.Tensor]:
     """The tensors that a network computes with, adapters included."""
     return {t.name: current(network, t) for t in all_targets(network)}
 
 
-def current(network: PatchUNet, target: Target) -> torch.Tensor:
+def current(network: ConditionedUNet, target: Target) -> torch.Tensor:
     found: torch.Tensor = getattr(network.get_submodule(target.module), target.tensor)
     return found.detach().clone()
 

@@ -1,9 +1,8 @@
-"""The network: packing, and recomputed activations."""
+"""The network: its inputs, and recomputed activations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,22 +10,22 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.config import NetworkConfig
-from models.diffusion.network import PatchUNet
+from models.diffusion.network import ConditionedUNet
 
 CONFIG = NetworkConfig(channels=(16, 32), attention=True)
 
 
 @pytest.fixture
-def network() -> PatchUNet:
+def network() -> ConditionedUNet:
     torch.manual_seed(0)
-    built = PatchUNet(3, 2, 1, 2, CONFIG)
+    built = ConditionedUNet(3, 2, 1, 2, CONFIG)
     for parameter in built.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     return built
 
 
-def run(network: PatchUNet) -> tuple[Tensor, list[Tensor], int]:
+def run(network: ConditionedUNet) -> tuple[Tensor, list[Tensor], int]:
     """Output, gradients, and bytes kept for the backward pass."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, 2, 8, 16, 8, generator=generator)
@@ -47,25 +46,20 @@ def run(network: PatchUNet) -> tuple[Tensor, list[Tensor], int]:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("patch", [1, 2])
-def test_patches_become_cells_and_cells_patches(
-    dims: int, patch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With nothing done to the cells, the image comes back."""
-    seen: list[Tensor] = []
-
-    def same(cells: Tensor, timesteps: Tensor, class_labels: Tensor) -> Tensor:
-        seen.append(cells)
-        return cells
-
-    network = PatchUNet(dims, 3, 3, 2, replace(CONFIG, patch=patch))
-    monkeypatch.setattr(network.unet, "forward", same)
-    x = torch.randn(2, 3, *(4, 6, 8)[:dims])
-    assert torch.equal(network(x, torch.ones(2), torch.zeros(2, 2)), x)
-    assert seen[0].shape == (2, 3 * patch**dims, *(n // patch for n in (4, 6, 8)[:dims]))
+def test_channels_may_come_in_parts(dims: int) -> None:
+    """The parts are put together in their order, whatever their number."""
+    torch.manual_seed(0)
+    network = ConditionedUNet(dims, 4, 2, 2, CONFIG)
+    torch.nn.init.normal_(network.unet.out[-1].conv.weight)
+    x, t, condition = torch.randn(2, 4, *(8, 8, 16)[:dims]), torch.ones(2), torch.zeros(2, 2)
+    whole = network(x, t, condition)
+    assert whole.shape == (2, 2, *x.shape[2:])
+    assert whole.any()
+    assert torch.equal(network((x[:, :1], x[:, 1:3], x[:, 3:]), t, condition), whole)
+    assert not torch.allclose(network((x[:, 3:], x[:, :3]), t, condition), whole)
 
 
-def test_time_and_condition_reach_the_output(network: PatchUNet) -> None:
+def test_time_and_condition_reach_the_output(network: ConditionedUNet) -> None:
     x, t, condition = torch.randn(1, 2, 8, 8, 8), torch.tensor([0.3]), torch.zeros(1, 2)
     plain = network(x, t, condition)
     assert not torch.allclose(network(x, t + 0.3, condition), plain)
@@ -73,12 +67,12 @@ def test_time_and_condition_reach_the_output(network: PatchUNet) -> None:
 
 
 def test_a_new_network_is_silent() -> None:
-    built = PatchUNet(3, 2, 1, 2, CONFIG)
+    built = ConditionedUNet(3, 2, 1, 2, CONFIG)
     x = torch.randn(1, 2, 8, 8, 8)
     assert not built(x, torch.tensor([0.3]), torch.zeros(1, 2)).any()
 
 
-def test_recomputing_changes_memory_alone(network: PatchUNet) -> None:
+def test_recomputing_changes_memory_alone(network: ConditionedUNet) -> None:
     names = list(network.state_dict())
     out, gradients, held = run(network)
     network.recompute(True)
@@ -94,7 +88,7 @@ def test_recomputing_changes_memory_alone(network: PatchUNet) -> None:
     assert run(network)[2] == held
 
 
-def test_no_convolution_is_computed_again(network: PatchUNet) -> None:
+def test_no_convolution_is_computed_again(network: ConditionedUNet) -> None:
     def operations() -> int:
         with FlopCounterMode(display=False) as counter:
             run(network)
@@ -105,7 +99,7 @@ def test_no_convolution_is_computed_again(network: PatchUNet) -> None:
     assert operations() == plain
 
 
-def test_without_gradients_nothing_is_recomputed(network: PatchUNet) -> None:
+def test_without_gradients_nothing_is_recomputed(network: ConditionedUNet) -> None:
     network.recompute(True)
     with torch.inference_mode():
         assert network(torch.zeros(1, 2, 8, 8, 8), torch.ones(1), torch.zeros(1, 2)).is_inference()

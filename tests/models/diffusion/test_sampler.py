@@ -15,7 +15,6 @@ from models.config import PathName, SamplerName
 from models.diffusion.denoiser import Estimate
 from models.diffusion.path import ProbabilityPath, sampling_times
 from models.diffusion.sampler import Denoise, Draw, Sampler
-from models.prior.covariance import Covariance
 from models.prior.spectrum import SpectralBasis, posterior_sd
 from tests.models.fields import SHAPE, coloured, white
 
@@ -29,9 +28,9 @@ def noise(n: int = 1) -> Tensor:
     return torch.randn(n, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
 
 
-def drawing(n: int = 1, seed: int = 0, channels: int = 1) -> Draw:
-    rng = torch.Generator().manual_seed(seed)
-    return lambda: torch.randn(n, channels, *SHAPE, generator=rng)
+def drawing(n: int = 1) -> Draw:
+    rng = torch.Generator().manual_seed(0)
+    return lambda: torch.randn(n, 1, *SHAPE, generator=rng)
 
 
 def wiener(basis: SpectralBasis) -> Callable[[Tensor, float, float], Tensor]:
@@ -240,51 +239,3 @@ def test_steps_are_reported_and_noise_is_drawn_in_order(name: SamplerName, draws
     sampler(of_flow(WHITE), count, EVERYWHERE, lambda i, n: told.append((i, n)))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert len(drawn) == draws
-
-
-def coupled() -> SpectralBasis:
-    """Two white channels that share a mode of large variance."""
-    mode = np.full((1, 2, *SHAPE), 1 / np.sqrt(2 * np.prod(SHAPE)), dtype=np.float16)
-    power = np.ones((2, *SHAPE), dtype=np.float32)
-    return SpectralBasis(Covariance(power, mode, np.array([400.0], dtype=np.float32)))
-
-
-@pytest.mark.parametrize("path", [FLOW, DDPM], ids=["flow", "ddpm"])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_given_channels_are_known_on_the_way_and_in_the_end(
-    name: SamplerName, path: ProbabilityPath
-) -> None:
-    basis = coupled()
-    begin, given = drawing(2, 0, channels=2)(), drawing(2, 1)()
-    seen: list[tuple[Tensor, float]] = []
-    inner = of_flow(basis) if path is FLOW else of_ddpm(lambda x, a, s: a * x)
-
-    def denoise(x: Tensor, t: float) -> Estimate:
-        seen.append((x[:, -1:], t))
-        return inner(x, t)
-
-    sampler = Sampler(name, path, basis, 4)
-    found = sampler(denoise, lambda: begin, EVERYWHERE, given=given)
-    assert len(seen) == 4
-    for channel, t in seen:
-        a, s = path(torch.tensor(t))
-        torch.testing.assert_close(channel, a * given + s * begin[:, -1:])
-    assert torch.equal(found[:, -1:], given)
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_other_channels_follow_the_given_one(name: SamplerName) -> None:
-    """In a Gaussian field their mean is known: C_mg C_gg^-1 times what is given.
-
-    The shared mode adds 400 / n to every covariance between voxels, n = 2 N of them.
-    """
-    basis, voxels = coupled(), int(np.prod(SHAPE))
-    given = torch.full((40, 1, *SHAPE), 0.8)
-    shared = (400 - 1) / (2 * voxels)
-    expected = 0.8 * voxels * shared / (1 + voxels * shared)
-    draw = drawing(40, channels=2)
-    draws = Sampler(name, FLOW, basis, 16)(of_flow(basis), draw, EVERYWHERE, given=given)
-    means = draws[:, 0].mean(dim=(1, 2, 3))
-    assert float(means.mean()) == pytest.approx(expected, abs=0.05 * expected)
-    left = (shared / (1 + voxels * shared) + 1 / voxels) ** 0.5
-    assert float(means.std()) == pytest.approx(left, rel=0.25)

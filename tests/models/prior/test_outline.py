@@ -9,13 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from cohort import channels
-from cohort.group_template import GroupTemplate
 from cohort.masking import roughness
-from contracts.maps import MAPS
 from models.prior.outline import with_fitted_outline
 from models.prior.prior import Prior
-from models.prior.template_transform import TemplateTransform
-from tests.cohort.tiny import bent_brains
+from tests.models.bent import bent
+from tests.models.fields import flat
 
 
 def ball(radius: float, side: int = 32) -> NDArray[np.bool_]:
@@ -53,31 +51,33 @@ def test_roughness_does_not_depend_on_size_by_much(mask: NDArray[np.bool_]) -> N
     assert roughness(mask) == pytest.approx(roughness(ball(10)), abs=0.05)
 
 
+def white() -> Prior:
+    """A prior of brains that are more ragged than any: each voxel is drawn by itself."""
+    prior = bent().prior
+    return replace(prior, shape_field=flat(4, prior.mask.shape))
+
+
 def test_samples_get_outlines_as_smooth_as_the_training_subjects() -> None:
-    volumes, masks, conditions = bent_brains(24)
-    encoded = channels.encode(volumes, masks, MAPS)
-    template, displacements = GroupTemplate.fit(encoded, channels.possible_brain(masks), conditions)
-    found = np.array(displacements)
-    transform = TemplateTransform.fit(template, encoded, found, conditions)
-    relative = np.stack([transform.to_relative(v, u) for v, u in zip(encoded, found, strict=True)])
-    prior = Prior.fit(relative, channels.possible_brain(masks), conditions, transform=transform)
-    assert transform.outline_sigma == 0
+    _, _, _, masks, people = bent()
+    prior = white()
+    assert prior.outline_sigma == 0
 
     def error(one: Prior) -> float:
-        noise = np.random.default_rng(1).standard_normal((8, *prior.scale.shape)) * prior.mask
-        assert one.transform
-        made = one.volume(noise.astype(np.float32), conditions[:8])
-        rough = np.mean([roughness(brain) for brain in channels.brain(made)])
+        noise = np.random.default_rng(1).standard_normal((8, *one.shape_field.noise_shape))
+        shapes = one.draw_shapes(noise.astype(np.float32), people[:8])
+        rough = np.mean([roughness(shape[0] > 0) for shape in shapes])
         return abs(float(rough - np.mean([roughness(mask) for mask in masks])))
 
-    # White noise, whose brains are more ragged than any: all waves have power one.
-    power = np.ones_like(prior.covariance.power)
-    none = prior.covariance.modes[:0], prior.covariance.variance[:0]
-    white = replace(prior, covariance=replace(prior.covariance, power=power, modes=none[0],
-                                              variance=none[1]))  # fmt: skip
-    fitted = with_fitted_outline(white, masks, conditions)
-    assert fitted.transform
-    assert 0.5 <= fitted.transform.outline_sigma <= 1.5
-    assert error(fitted) < 0.5 * error(white)
-    again = TemplateTransform.from_arrays(fitted.transform.arrays())
-    assert again.outline_sigma == pytest.approx(fitted.transform.outline_sigma)
+    fitted = with_fitted_outline(prior, masks, people)
+    assert 0.5 <= fitted.outline_sigma <= 1.5
+    assert error(fitted) < 0.5 * error(prior)
+    # Only the drawn shapes change.
+    assert replace(fitted, outline_sigma=0.0) == prior
+
+
+def test_brains_that_are_not_rougher_stay_as_they_are() -> None:
+    """Those of a prior that draws its mean brain alone, beside subjects that are ragged."""
+    prior, _, _, masks, people = bent()
+    still = replace(prior, scale=0 * prior.scale)
+    rough = np.stack([ragged(mask, seed) for seed, mask in enumerate(masks[:6])])
+    assert with_fitted_outline(still, rough, people) is still

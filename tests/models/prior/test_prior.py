@@ -1,4 +1,4 @@
-"""The prior without a template: fitted a volume at a time, it is that of the whole cohort."""
+"""The prior: what is expected of a brain of a given shape, and volumes as residuals from it."""
 
 from __future__ import annotations
 
@@ -6,147 +6,224 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from cohort import channels
+from cohort.group_template import AXES, GroupTemplate
 from cohort.regression import design
+from cohort.template_estimator import FINER
 from contracts.condition import Condition
 from contracts.maps import FA, MD
-from models.prior import quantiles
-from models.prior.prior import Prior
-from models.prior.spectrum import SpectralBasis
+from models.prior.covariance import Covariance
+from models.prior.prior import CLIP, Prior
+from models.prior.stationary import StationaryField
 from tests.cohort.tiny import tiny_volumes
-from tests.models.fields import SHAPE
+from tests.models.bent import bent
+from tests.models.fields import white
+from tests.models.priors import prior_of
+from tests.models.tiny import template_prior
 
-Cohort = tuple[np.ndarray, np.ndarray, list[Condition]]
-
-
-@pytest.fixture(scope="module")
-def cohort() -> Cohort:
-    volumes, masks, people = tiny_volumes(24)
-    return channels.encode(volumes, masks, (FA, MD)), channels.possible_brain(masks), people
+GAIN = np.array([1.1, 0.93, 1], dtype=np.float32)
+WHO = [Condition(25, "F"), Condition(70, "M")]
 
 
-@pytest.mark.parametrize("block", [1, 5000, 2**30])
-def test_streams_what_the_whole_would_give(
-    cohort: Cohort, block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from scipy.ndimage import gaussian_filter
-    from scipy.special import ndtr
-
-    monkeypatch.setattr(quantiles, "_BLOCK_BYTES", block)
-    encoded, mask, people = cohort
-    fitted = Prior.fit(encoded, mask, people)
-
-    x = design(people)
-    beta, *_ = np.linalg.lstsq(x, encoded.reshape(24, -1).astype(np.float64), rcond=None)
-    beta = beta.reshape(4, *encoded.shape[1:]) * mask
-    np.testing.assert_allclose(fitted.coefficients, beta, atol=1e-5)
-    left = (encoded - np.tensordot(x, beta, axes=1)) * mask
-    weight = gaussian_filter(mask.astype(float), 1.0)
-    smooth = [gaussian_filter(v * mask, 1.0) for v in (left**2).mean(axis=0)]
-    spread = np.sqrt(np.stack(smooth) / np.maximum(weight, 1e-6)) * np.sqrt(24 / 20)
-    floor = 0.05 * spread[:, mask].max(axis=1)[:, None, None, None]
-    expected = np.where(mask, np.maximum(spread, np.maximum(floor, 1e-6)), fitted.scale)
-    np.testing.assert_allclose(fitted.scale[:2], expected[:2], rtol=1e-4)
-    # The curves are those of the subjects; the scale is that of new ones.
-    own = fitted.scale / np.sqrt(24 / 20)
-    found = np.quantile(left / own, ndtr(np.arange(-2, 2.5, 0.5)), axis=0)
-    rises = np.maximum(np.diff(found, axis=0), 0.02)
-    steps = np.concatenate([np.zeros_like(rises[:1]), np.cumsum(rises, axis=0)])
-    knots = found[4] + steps - steps[4]
-    # All tiny brains have one mask: what their signed distance leaves over is rounding.
-    np.testing.assert_allclose(fitted.knots[:, :2], knots[:, :2], atol=1e-5)
+def per_channel(gain: np.ndarray) -> np.ndarray:
+    return gain[:, None, None, None]
 
 
-def test_residual_inverts_volume(cohort: Cohort) -> None:
-    encoded, mask, people = cohort
-    fitted = Prior.fit(encoded, mask, people)
-    r = np.random.default_rng(1).uniform(-2.9, 2.9, encoded.shape).astype(np.float32) * mask
-    again = fitted.residual(fitted.volume(r, people), people)
-    np.testing.assert_allclose(again[:, :2], r[:, :2], atol=1e-4)
+def interpolated(template: GroupTemplate, displacement: np.ndarray) -> np.ndarray:
+    """The template's image at x + u(x), by SciPy."""
+    from scipy.ndimage import map_coordinates
+
+    grid = np.stack(np.meshgrid(*map(np.arange, template.mask.shape), indexing="ij"))
+    at = FINER * (grid + displacement)
+    return np.stack([map_coordinates(c, at, order=1, mode="nearest") for c in template.image])
 
 
-def test_residual_and_volume_are_inverse_and_of_unit_spread() -> None:
-    rng = np.random.default_rng(0)
-    people = [Condition(float(a), "F" if i % 2 else "M") for i, a in enumerate(range(20, 84, 2))]
-    mask = np.zeros((len(people), *SHAPE), dtype=bool)
-    mask[:, 1:-1, 2:-2, 1:-1] = True
-    age = np.array([p.age for p in people])[:, None, None, None, None] / 100
-    clean = (0.3 + age + 0.05 * rng.standard_normal((len(people), 2, *SHAPE))) * mask[:, None]
-    volumes = clean.astype(np.float32)
-    prior = Prior.fit(volumes, mask[0], people)
-    residual = prior.residual(volumes, people)
-    assert (abs(residual) <= 3).all()
-    cut = abs(residual) >= 2.999
-    assert cut.mean() < 0.005
-    np.testing.assert_allclose(prior.volume(residual, people)[~cut], volumes[~cut], atol=1e-5)
-    assert residual[:, :, prior.mask].std() == pytest.approx(1.0, abs=0.1)
-    older = prior.mean([Condition(80, "F")]) - prior.mean([Condition(30, "F")])
-    assert older[0, 0][prior.mask].mean() == pytest.approx(0.5, abs=0.05)
+def a_shape(seed: int = 0) -> np.ndarray:
+    """A brain of the bent cohort, displaced by up to a voxel everywhere."""
+    rng = np.random.default_rng(seed)
+    one = bent()
+    u = rng.uniform(-1, 1, (AXES, *one.prior.mask.shape)) * one.prior.mask
+    return np.concatenate([one.encoded[seed, -1:], u]).astype(np.float32)
 
 
-def test_scores_come_out_in_the_distribution_of_their_voxel() -> None:
-    rng = np.random.default_rng(3)
-    people = [Condition(50.0 + i % 3, "F" if i % 2 else "M") for i in range(400)]
-    # Fluid in one of four, tissue in the others: nothing like a bell.
-    fluid = rng.random((400, 1, *SHAPE)) < 0.25
-    volumes = np.where(fluid, 3.0, 0.8) + 0.05 * rng.standard_normal((400, 1, *SHAPE))
-    prior = Prior.fit(volumes.astype(np.float32), np.ones(SHAPE, dtype=bool), people)
-    draws = rng.standard_normal((400, 1, *SHAPE)).astype(np.float32)
-    found = prior.volume(draws, [Condition(51.0, "F")] * 400)
-    levels = [0.05, 0.3, 0.6, 0.9]
-    np.testing.assert_allclose(np.quantile(found, levels), np.quantile(volumes, levels), atol=0.15)
-    between = ((found > 1.3) & (found < 2.5)).mean()
-    assert between < 0.15  # a bell of this spread would put 30 % there
+class TestExpected:
+    def test_it_is_the_displaced_template_and_the_mean(self) -> None:
+        prior = bent().prior
+        shapes = np.stack([a_shape(0), a_shape(1)])
+        found = prior.expected(shapes, WHO)
+        for one, shape, who in zip(found, shapes, WHO, strict=True):
+            added = np.tensordot(design([who])[0], prior.coefficients, axes=1)[:2]
+            known = interpolated(prior.template, shape[1:])[:2] + added
+            np.testing.assert_allclose(one[:2], known, atol=1e-4)
+            np.testing.assert_array_equal(one[-1], shape[0])
+
+    def test_it_has_the_shape_of_the_brain(self) -> None:
+        prior, encoded, displacements, _, people = bent()
+        _, expected = prior.maps_and_expected(encoded[0], displacements[0], people[0])
+        np.testing.assert_array_equal(expected[-1], encoded[0, -1])
+        inside = prior.mask & (encoded[0, -1] > 0.3)
+        own, others = (
+            np.square(encoded[0, :2] - v[:2])[:, inside].mean()
+            for v in (expected, encoded.mean(axis=0))
+        )
+        assert own < 0.3 * others
+
+    def test_the_mean_follows_an_effect_of_age_that_is_known(self) -> None:
+        """FA and MD rise by 0.001 a year, in the units of the network, and sex does nothing."""
+        volumes, masks, people = tiny_volumes(40)
+        encoded = channels.encode(volumes, masks, (FA, MD))
+        prior = template_prior(encoded, channels.possible_brain(masks), people)
+        who = [Condition(30, "F"), Condition(80, "F"), Condition(80, "M")]
+        still = np.zeros((3, 1 + AXES, *prior.mask.shape), dtype=np.float32)
+        young, old, man = prior.expected(still, who)[:, :2][..., masks[0]].mean(axis=-1)
+        np.testing.assert_allclose(old - young, 0.05, atol=0.006)
+        np.testing.assert_allclose(man - old, 0, atol=0.006)
+        np.testing.assert_allclose(young, 0.43, atol=0.006)
+
+    def test_another_scanner_changes_nothing_of_it(self) -> None:
+        prior, shapes = bent().prior, a_shape()[None]
+        scaled = prior.with_gain(GAIN).expected(shapes, WHO[:1])
+        np.testing.assert_array_equal(scaled, prior.expected(shapes, WHO[:1]))
 
 
-def test_drawn_fields_have_about_the_variance_of_the_subjects() -> None:
-    """Half of the grid moves as one, which is a mode: variance is spread between modes and the
-    rest, and none is lost."""
-    rng = np.random.default_rng(4)
-    people = [Condition(50.0 + i % 3, "F" if i % 2 else "M") for i in range(300)]
-    volumes = rng.standard_normal((300, 1, *SHAPE))
-    volumes[:, :, :4] = 0.3 * volumes[:, :, :4] + rng.standard_normal((300, 1, 1, 1, 1))
-    volumes /= volumes.std(axis=0)
-    prior = Prior.fit(volumes.astype(np.float32), np.ones(SHAPE, dtype=bool), people)
-    assert len(prior.covariance.modes) > 0
-    basis = SpectralBasis(prior.covariance)
-    noise = torch.randn(2000, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
-    field = basis.inverse(basis.power.sqrt() * noise).numpy()
-    assert float(field.var(axis=0).mean()) == pytest.approx(1, abs=0.1)
-    # The half that moves as one does so in the draws as well.
-    together = field[:, 0, :4].mean(axis=(1, 2, 3)).var()
-    expected = volumes[:, 0, :4].mean(axis=(1, 2, 3)).var()
-    assert together == pytest.approx(expected, rel=0.25)
+class TestVolumes:
+    def test_subjects_are_put_together_again(self) -> None:
+        prior, encoded, displacements, masks, people = bent()
+        for i in range(4):
+            r, expected = prior.maps_and_expected(encoded[i], displacements[i], people[i])
+            again = prior.volumes(r[None], expected[None])[0]
+            np.testing.assert_array_equal(channels.brain(again), masks[i])
+            kept = prior.mask & (abs(r) < CLIP).all(axis=0)
+            assert kept.sum() > 0.99 * prior.mask.sum()
+            np.testing.assert_allclose(again[:, kept], encoded[i][:, kept], atol=1e-6)
+
+    @pytest.mark.parametrize("gain", [np.ones(3, dtype=np.float32), GAIN], ids=["base", "other"])
+    def test_residuals_come_back(self, gain: np.ndarray) -> None:
+        prior = bent().prior.with_gain(gain)
+        shape = a_shape()
+        rng = np.random.default_rng(1)
+        r = rng.uniform(-0.99 * CLIP, 0.99 * CLIP, (2, *prior.mask.shape)) * prior.mask
+        expected = prior.expected(shape[None], WHO[:1])
+        volume = prior.volumes(r[None].astype(np.float32), expected)[0]
+        found, again = prior.maps_and_expected(volume, shape[1:], WHO[0])
+        np.testing.assert_allclose(found, r, atol=1e-3)
+        np.testing.assert_allclose(again, expected[0], atol=1e-5)
+
+    def test_a_residual_counts_in_units_of_the_scale_inside_the_mask_alone(self) -> None:
+        prior = bent().prior
+        expected = prior.expected(a_shape()[None], WHO[:1])
+        one = np.ones((1, 2, *prior.mask.shape), dtype=np.float32)
+        added = prior.volumes(one, expected) - prior.volumes(0 * one, expected)
+        np.testing.assert_allclose(added[0, :2], prior.scale[:2] * prior.mask, atol=1e-6)
+        assert not added[0, -1].any()
+
+    def test_what_lies_far_off_is_clipped(self) -> None:
+        prior, encoded, displacements, _, people = bent()
+        volume, at = encoded[0].copy(), tuple(np.argwhere(prior.mask)[200])
+        r, expected = prior.maps_and_expected(volume, displacements[0], people[0])
+        volume[(0, *at)] += 100 * prior.scale[(0, *at)]
+        far, same = prior.maps_and_expected(volume, displacements[0], people[0])
+        assert far[(0, *at)] == CLIP
+        np.testing.assert_array_equal(same, expected)
+        far[(0, *at)] = r[(0, *at)]
+        np.testing.assert_array_equal(far, r)
+
+    def test_residuals_of_the_subjects_have_no_mean_and_unit_variance(self) -> None:
+        prior, encoded, displacements, _, people = bent()
+        subjects = zip(encoded, displacements, people, strict=True)
+        r = np.stack([prior.maps_and_expected(*one)[0] for one in subjects])
+        assert not r[:, :, ~prior.mask].any()
+        inside = r[:, :, prior.mask]
+        assert abs(inside.mean(axis=0)).mean() < 0.01
+        # The regression takes four of 32 degrees of freedom from its own subjects.
+        assert float(inside.var()) * 32 / 28 == pytest.approx(1, abs=0.1)
 
 
-def test_gain_finds_a_site_factor() -> None:
-    rng = np.random.default_rng(1)
-    people = [Condition(float(a), "F") for a in range(20, 60)]
-    volumes = (0.4 + 0.02 * rng.standard_normal((len(people), 2, *SHAPE))).astype(np.float32)
-    prior = Prior.fit(volumes, np.ones(SHAPE, dtype=bool), people)
-    factor = np.array([0.9, 1.1], dtype=np.float32)
-    found = prior.with_fitted_gain(volumes * factor[:, None, None, None], people)
-    # The signed distance keeps its unit.
-    np.testing.assert_allclose(found.site_gain, [factor[0], 1], rtol=1e-3)
+class TestResidual:
+    """Of all channels, for the shift of the mean."""
+
+    def test_that_of_the_maps_is_what_the_network_is_trained_on(self) -> None:
+        prior, encoded, displacements, _, people = bent()
+        prior = prior.with_gain(GAIN)
+        one = encoded[3], displacements[3], people[3]
+        np.testing.assert_allclose(
+            prior.residual(*one)[:2], prior.maps_and_expected(*one)[0], atol=1e-4
+        )
+
+    def test_that_of_a_shape_is_how_far_it_is_from_the_mean_one(self) -> None:
+        prior, encoded, displacements, _, people = bent()
+        found = prior.residual(encoded[3], displacements[3], people[3])[2:]
+        mean = np.tensordot(design(people[3:4])[0], prior.coefficients[:, 2:], axes=1)
+        moved = encoded[3, -1:] - interpolated(prior.template, displacements[3])[-1:]
+        off = np.concatenate([moved, displacements[3]]) - mean
+        known = np.clip(off / prior.scale[2:], -CLIP, CLIP) * prior.mask
+        np.testing.assert_allclose(found, known, atol=1e-3)
 
 
-def test_given_distances_are_those_of_the_volume(cohort: Cohort) -> None:
-    encoded, mask, people = cohort
-    prior = Prior.fit(encoded, mask, people)
-    told = prior.relative_of_boundary(encoded[:2, -1], people[:2])
-    np.testing.assert_array_equal(told, prior.residual(encoded[:2], people[:2])[:, -1:])
-    other = encoded[:2, -1] + 1
-    made = prior.volume(np.zeros_like(encoded[:2]), people[:2], other)
-    np.testing.assert_array_equal(made[:, -1], other)
+class TestFit:
+    def test_a_subject_at_a_time_gives_what_the_whole_cohort_would(self) -> None:
+        from scipy.ndimage import gaussian_filter
+
+        volumes, masks, people = tiny_volumes(24)
+        encoded = channels.encode(volumes, masks, (FA, MD))
+        mask = channels.possible_brain(masks)
+        rng = np.random.default_rng(2)
+        u = rng.standard_normal((24, AXES, *mask.shape)).astype(np.float32)
+        empty = replace(prior_of(white(2)).template, mask=mask)  # its image is zero everywhere
+        fitted = Prior.fit(empty, encoded, u, people)
+
+        x, y = design(people), np.concatenate([encoded, u], axis=1)
+        beta, *_ = np.linalg.lstsq(x, y.reshape(24, -1).astype(np.float64), rcond=None)
+        beta = beta.reshape(4, *y.shape[1:]) * mask
+        np.testing.assert_allclose(fitted.coefficients, beta, rtol=1e-3, atol=1e-5)
+        left = (y - np.tensordot(x, beta, axes=1)) * mask
+        weight = gaussian_filter(mask.astype(float), 1.0)
+        smooth = np.stack([gaussian_filter(v, 1.0) for v in np.square(left).mean(axis=0)])
+        spread = np.sqrt(smooth / np.maximum(weight, 1e-6))
+        varying = [0, 1, 3, 4, 5]  # all tiny brains have one mask
+        found = fitted.scale[varying][:, mask]
+        np.testing.assert_allclose(found, spread[varying][:, mask] * np.sqrt(24 / 20), rtol=2e-3)
+        known = Covariance.fit((left[:, :2] / spread[:2] * mask).astype("f4"), mask, spread[:2])
+        np.testing.assert_allclose(fitted.map_covariance.power, known.power, rtol=0.01, atol=1e-3)
+        shapes = StationaryField.fit((left[:, 2:] / spread[2:] * mask).astype("f4"), mask)
+        found, power = fitted.shape_field.power[1:], shapes.power[1:]
+        np.testing.assert_allclose(found, power, rtol=0.01, atol=1e-3 * power.max())
+        assert fitted.maps == 2
+
+    def test_numbers_are_those_that_files_hold(self) -> None:
+        coefficients = bent().prior.coefficients
+        np.testing.assert_array_equal(coefficients.astype(np.float16), coefficients)
 
 
-def test_the_gain_scales_volumes(cohort: Cohort) -> None:
-    encoded, mask, people = cohort
-    prior = Prior.fit(encoded, mask, people)
-    gain = np.array([1.1, 0.9, 1], dtype=np.float32)
-    scaled = replace(prior, site_gain=gain)
-    r = np.random.default_rng(1).standard_normal(encoded[:2].shape).astype(np.float32)
-    expected = prior.volume(r, people[:2]) * gain[:, None, None, None]
-    np.testing.assert_allclose(scaled.volume(r, people[:2]), expected, rtol=1e-6)
+class TestGain:
+    def test_a_factor_is_found(self) -> None:
+        prior, encoded, _, _, people = bent()
+        for factor in (np.ones(3, dtype=np.float32), GAIN):
+            found = prior.with_fitted_gain(encoded[:8] * per_channel(factor), people[:8])
+            np.testing.assert_allclose(found.site_gain, factor, atol=0.015)
+            assert found.site_gain[-1] == 1
+
+    def test_it_is_taken_away_from_what_is_seen(self) -> None:
+        prior, encoded, displacements, _, people = bent()
+        scaled = prior.with_gain(GAIN)
+        other = encoded[0] * per_channel(GAIN)
+        np.testing.assert_allclose(scaled.register(other, people[0]), displacements[0], atol=1e-3)
+        for one, known in zip(
+            scaled.maps_and_expected(other, displacements[0], people[0]),
+            prior.maps_and_expected(encoded[0], displacements[0], people[0]),
+            strict=True,
+        ):
+            np.testing.assert_allclose(one, known, atol=1e-3)
+
+    def test_it_scales_volumes(self) -> None:
+        prior = bent().prior
+        expected = prior.expected(a_shape()[None], WHO[:1])
+        r = np.random.default_rng(1).standard_normal((1, 2, *prior.mask.shape)).astype(np.float32)
+        known = prior.volumes(r, expected) * per_channel(GAIN)
+        np.testing.assert_allclose(prior.with_gain(GAIN).volumes(r, expected), known, rtol=1e-6)
+
+
+def test_registering_a_subject_finds_what_the_template_was_made_with() -> None:
+    prior, encoded, displacements, _, people = bent()
+    np.testing.assert_array_equal(prior.register(encoded[5], people[5]), displacements[5])

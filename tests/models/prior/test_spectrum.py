@@ -49,6 +49,28 @@ def test_the_basis_diagonalises_the_covariance() -> None:
     assert float(off.norm() / expected.norm()) < 0.05
 
 
+@pytest.mark.parametrize("covariance", [coloured(2), with_modes()], ids=["stationary", "modes"])
+def test_draws_are_white_noise_filtered(covariance: Covariance) -> None:
+    """Each coefficient of the noise is multiplied by the standard deviation that it is to have."""
+    basis = SpectralBasis(covariance)
+    noise = torch.randn(200, 2, *SHAPE, generator=torch.Generator().manual_seed(3))
+    drawn = basis(basis.draw(noise))
+    torch.testing.assert_close(drawn, basis(noise) * basis.power.sqrt(), atol=1e-3, rtol=1e-4)
+    variance = drawn.square().mean(dim=0)
+    assert float((variance / basis.power).mean()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_field_is_rounded_alike_wherever_it_is_in_a_batch(count: int) -> None:
+    """A sample must not depend on the others of its batch, to the last bit."""
+    basis = SpectralBasis(with_modes(count))
+    fields = torch.randn(12, 2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(fields[::2], fields[1::2], strict=True):
+        before, after = torch.stack([one, other]), torch.stack([other, one])
+        for transform in (basis, basis.inverse, basis.draw):
+            assert torch.equal(transform(before), transform(after).flip(0))
+
+
 def test_posteriors_are_those_of_a_gaussian() -> None:
     power = torch.tensor([0.5, 4.0], dtype=torch.float64)
     a, s = 0.3, 0.7
