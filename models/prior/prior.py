@@ -292,7 +292,7 @@ def _relative(template: GroupTemplate, volume: Array, displacement: Array) -> Ar
 
 
 def _displaced(image: Array, displacement: Array) -> Array:
-    u = torch.from_numpy(np.ascontiguousarray(displacement))
+    u = torch.from_numpy(np.array(displacement))  # a memory map may be read only
     found: Array = displaced(torch.from_numpy(np.ascontiguousarray(image)), u).numpy()
     return found
 
