@@ -208,6 +208,8 @@ def ours(
     def ready(generator: Generator, steps: int) -> Trained:
         size = sum(p.numel() for p in generator.denoiser.network.parameters())
         ways: dict[str, tuple[Sample, int]] = {}
+        if generator.config.diffusion.path == "flow" and steps:
+            ways["without the network"] = (partial(_closed_form, generator), 0)
         for name, arguments in (others or {}).items():
             # Guidance evaluates the network twice per step.
             each = 2 if arguments.get("guidance", 1.0) != 1 else 1
@@ -241,6 +243,12 @@ def ours(
         return ready(generator, steps)
 
     return train
+
+
+def _closed_form(
+    generator: Generator, conditions: Sequence[Condition], seeds: Sequence[int], evaluations: int
+) -> Array:
+    return generator.sample_closed_form(conditions, seeds)
 
 
 def _sampled(

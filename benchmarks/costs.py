@@ -17,6 +17,7 @@ import click
 from benchmarks import contest, result
 from contracts.condition import Condition
 from contracts.console import command, say
+from contracts.errors import UserError
 from contracts.params import load
 from contracts.paths import WORK
 from models.config import Dim
@@ -102,7 +103,13 @@ def training_step(
     settings = load(TrainSettings, f"train.{dim}")
     generator, seen = prepared(dim, settings, subjects, work)
     data = seen.images(generator.prior, work / dim)
-    images = settings.loop.batch * (settings.loop.slices if dim == "2d" else settings.loop.cubes)
+    parts = settings.loop.slices if dim == "2d" else settings.loop.cubes
+    if not parts:
+        raise UserError(
+            f"train.{dim}.loop trains on whole volumes: set slices (2D) or cubes (3D) to measure "
+            "the cost of one"
+        )
+    images = settings.loop.batch * parts
 
     def ours() -> float:
         marks: list[float] = []

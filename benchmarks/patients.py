@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Seeds of the volumes: no stage and no other benchmark samples from these.
 _FIRST_SEED = 700_000
-_EVALUATIONS = 8
+_EVALUATIONS = 4
 # Regions whose true difference is larger, in standard deviations, count as changed.
 _CHANGED = 0.5
 

@@ -166,9 +166,22 @@ class Denoiser(nn.Module):
             )
             scale, sd = (one.repeat_interleave(cubes, dim=0) for one in (scale, sd))
         # In place: at this moment of a training, memory is at its peak.
-        output = output.mul_(self.take(self.mask.expand_as(noisy[:, :1]), parts))
+        output = output.mul_(self.take(self.output_mask(expected), parts))
         clean = output.mul_(scale).add_(self.take(start, parts))
         return Estimate(clean, scale, self.take(mean, parts), sd)
+
+    def output_mask(self, expected: Tensor) -> Tensor:
+        """Returns where the network's output counts, and is trained, (B, 1, X, Y, Z).
+
+        For ``flow`` that is the brain: beyond it the Gaussian model does, so that the network is
+        not trained on what nobody sees. For ``ddpm``, which has none, it is the mask.
+
+        Parameters
+        ----------
+        expected : (B, C + 1, X, Y, Z).
+        """
+        mask = self.mask.expand_as(expected[:, -1:])
+        return mask * (expected[:, -1:] > 0) if self.path.name == "flow" else mask
 
     def _with_null_token(self, condition: Tensor, withheld: Tensor | None) -> Tensor:
         if not self.null_token:

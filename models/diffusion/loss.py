@@ -20,11 +20,8 @@ def errors(
     parts: Tensor | None = None,
     withheld: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the squared error of the network's output, summed over the voxels that a brain may
-    reach, and the number of values in each sum; (B,) each, of cubes (B * K,).
-
-    Voxels beyond the brain count as those of the brain do: while a volume is sampled, what the
-    network makes of them reaches the brain through the Wiener filter.
+    """Returns the squared error of the network's output, summed over the voxels where it counts
+    (`Denoiser.output_mask`), and the number of values in each sum; (B,) each, of cubes (B * K,).
 
     With the clean estimate c + k * output, it is |clean - r_0|^2 / k^2. For ``ddpm``, where the
     output predicts the noise, that is the loss of Ho et al. 2020, eq. 14. For ``flow``, k^2 is the
@@ -42,7 +39,7 @@ def errors(
     truth = denoiser.take(residual, parts)
     clean, scale = estimate.clean, estimate.scale
     del estimate  # what is left of it would stay in memory, which is at its peak below
-    mask = denoiser.take(denoiser.mask.expand_as(residual), parts)
+    mask = denoiser.take(denoiser.output_mask(expected).expand_as(residual), parts)
     error = clean.sub_(truth).div_(scale).mul_(mask)
     zero = torch.zeros((), dtype=error.dtype, device=error.device).expand_as(error)
     # The backward pass of `mse_loss` makes one map, that of a square three.

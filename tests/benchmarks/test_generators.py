@@ -62,8 +62,8 @@ def test_ours_and_the_gaussian_are_compared(
         )
 
     rows = [*run("ours-3d"), *run("gaussian")]
-    assert [r["evaluations"] for r in rows] == [4, 2, 0]
-    assert all(r["steps"] > 0 for r in rows[:2])
+    assert [r["evaluations"] for r in rows] == [4, 2, 0, 0]
+    assert all(r["steps"] > 0 for r in rows[:3])
     judge = Judge.of(people(24, 1), people(16, 2), SPACE, MAPS, (LABELS, REGIONS))
     results = []
     for row in (rows[0], rows[-1]):
@@ -83,7 +83,7 @@ def test_ours_and_the_gaussian_are_compared(
 
     # Stopped and started again, nothing is trained twice.
     record = (tmp_path / "ours-3d" / "rows.json").stat().st_mtime_ns
-    assert run("ours-3d") == rows[:2]
+    assert run("ours-3d") == rows[:3]
     assert (tmp_path / "ours-3d" / "rows.json").stat().st_mtime_ns == record
 
 
@@ -110,20 +110,21 @@ def test_one_network_is_sampled_in_several_ways(tmp_path: Path, one_thread: None
     known = contestants(params=fast)
     guided = known["ours-3d-guided"].train(_subjects(12, 3), Budget(steps=3), 0, tmp_path)
     assert {name: count for name, (_, count) in guided.others.items()} == {
-        "guidance 2": 16, "guidance 3": 16,
+        "without the network": 0, "guidance 2": 16, "guidance 3": 16,
     }  # fmt: skip
-    plain, twice, thrice = (
+    plain, closed, twice, thrice = (
         sample(person, [1], 8)
         for sample in (guided.sample, *(s for s, _ in guided.others.values()))
     )
+    assert np.abs(plain - closed).max() > 1e-5
     # Along the step that guidance takes; all else is the same.
     moved, more = (twice - plain).ravel(), (thrice - plain).ravel()
     assert np.abs(moved).max() > 1e-5
     assert np.linalg.norm(moved) < np.linalg.norm(more)
     assert np.corrcoef(moved, more)[0, 1] > 0.9
-    for name in ("ours-3d-ancestral", "ours-3d-ddpm"):
+    for name, counts in (("ours-3d-ancestral", {0, 1000}), ("ours-3d-ddpm", {1000})):
         trained = known[name].train(_subjects(12, 3), Budget(steps=1), 0, tmp_path)
-        assert {n for _, n in trained.others.values()} == {1000}
+        assert {n for _, n in trained.others.values()} == counts
         assert np.isfinite(trained.sample(person, [1], 4)).all()
 
 
