@@ -17,12 +17,17 @@ from evaluation.results import QUESTIONS
 # The findings that are shown, and how the table calls them.
 _ROWS = {
     "classifier_auc": "AUC of a classifier of local texture (0.5: alike)",
+    "grain_coupling": "correlation of FA and MD in fine detail (d)",
+    "md_edge_grain": "fine detail of MD at the boundary (d)",
+    "tract_holes": "holes in tracts (d)",
     "boundary_roughness": "roughness of the boundary (d)",
     "kernel_distance": "kernel distance (x 1e-3)",
     "fa_histogram": "FA histogram distance (x 1e-3)",
     "md_histogram": "MD histogram distance (um2/s)",
     "fa_regions": "FA, worst region (d)",
     "md_regions": "MD, worst region (d)",
+    "coupling": "correlation of FA and MD in white matter (d)",
+    "tissues": "volumes of tissues, worst (d)",
     "fa_ms_ssim": "similarity of pairs (MS-SSIM x 1e-3)",
     "adherence": "error of age read from maps (years)",
     "copy_share": "nearer to a training subject than 95 % of new people (%)",
