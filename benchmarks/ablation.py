@@ -66,10 +66,10 @@ def _without_modes(generator: Generator, seen: RegisteredSubjects) -> Generator:
 
     prior = generator.prior
     fields = np.stack([
-        prior.residual(*one)[: prior.maps]
+        prior.residual(*one)[: prior.map_count]
         for one in zip(seen.encoded, seen.displacements, seen.conditions, strict=True)
     ])  # fmt: skip
-    scale, covariance = prior.scale[: prior.maps], prior.map_covariance
+    scale, covariance = prior.scale[: prior.map_count], prior.map_covariance
     none = np.zeros((0, scale.size), dtype=np.float32)
     power = stationary_power(fields, prior.mask, scale, none).astype(np.float32)
     bare = Covariance(power, covariance.modes[:0], covariance.variance[:0])

@@ -20,7 +20,7 @@ _COVARIANCE, _SHAPE = ("power", "modes", "variance"), "prior.shape_power"
 _TEMPLATE, _MEAN_SHIFT = "template.", "prior.mean_shift"
 _SCALE, _GAIN, _OUTLINE = "prior.scale", "prior.site_gain", "prior.outline_sigma"
 # In half precision, see `Prior.fit`.
-_COEFFICIENTS = "prior.coefficients"
+_COEFFICIENTS, _TEMPLATE_IMAGE = "prior.coefficients", f"{_TEMPLATE}image"
 
 Tensors = dict[str, Tensor]
 
@@ -40,6 +40,7 @@ def tensors_by_file(network: Module, prior: Prior) -> dict[str, Tensors]:
     if prior.mean_shift is not None:
         arrays[_MEAN_SHIFT] = prior.mean_shift
     arrays |= {f"{_TEMPLATE}{name}": array for name, array in prior.template.arrays().items()}
+    arrays[_TEMPLATE_IMAGE] = prior.template.image.astype(np.float16)
     # Copies, since safetensors refuses arrays that share memory.
     tensors = {name: torch.from_numpy(np.array(a, order="C")) for name, a in arrays.items()}
     return {WEIGHTS_FILE: weights, PRIOR_FILE: tensors}
@@ -57,6 +58,7 @@ def load_prior(folder: Path, sites: tuple[str, ...]) -> Prior:
     from safetensors.torch import load_file
 
     arrays = {k: tensor.numpy() for k, tensor in load_file(folder / PRIOR_FILE).items()}
+    arrays[_TEMPLATE_IMAGE] = arrays[_TEMPLATE_IMAGE].astype(np.float32)
     template = {
         k.removeprefix(_TEMPLATE): array for k, array in arrays.items() if k.startswith(_TEMPLATE)
     }

@@ -242,7 +242,7 @@ class Generator:
 
     @property
     def _map_shape(self) -> tuple[int, ...]:
-        return (self.prior.maps, *self.prior.mask.shape)
+        return (self.prior.map_count, *self.prior.mask.shape)
 
     def _expected(
         self, noise: _Noise, conditions: Sequence[Condition], masks: NDArray[np.bool_] | None

@@ -13,7 +13,7 @@ from contracts.space import Space
 from models.config import DiffusionConfig, Dim, NetworkConfig
 from models.coverage import Coverage
 
-FORMAT = 10
+FORMAT = 11
 
 
 @dataclass(frozen=True, slots=True)

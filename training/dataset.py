@@ -56,7 +56,7 @@ class TrainingImages:
                 prior.maps_and_expected(volumes[i], displacements[i], conditions[i])
             )
 
-        shape = (len(conditions), 2 * prior.maps + 1, *prior.mask.shape)
+        shape = (len(conditions), 2 * prior.map_count + 1, *prior.mask.shape)
         row_cache.rows(work / _IMAGES, shape, images, "training images")
         return cls.open(prior, conditions, work)
 

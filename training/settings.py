@@ -44,7 +44,7 @@ class LoopSettings:
     accumulate: int = 1
     slices: int = 0
     cubes: int = 0
-    cube_edge: int = 24
+    cube_edge: int = 16
     learning_rate: float = 1e-3
     warmup: int = 50
     weight_decay: float = 1e-4
@@ -115,7 +115,7 @@ class AdaptSettings:
     batch: int = 2
     slices: int = 0
     cubes: int = 0
-    cube_edge: int = 24
+    cube_edge: int = 16
     learning_rate: float | None = None
     seed: int = 0
 

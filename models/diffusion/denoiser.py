@@ -23,6 +23,10 @@ from models.prior.spectrum import SpectralBasis, posterior_sd
 # side by side agree with each other.
 _NEIGHBOURS = 1
 _AXES = {"sagittal": 2, "coronal": 3, "axial": 4}
+# The signed distance is in units of 3 voxels: one voxel inside the boundary becomes tanh(2 / 3).
+_DISTANCE_SLOPE = 2.0
+# A map that is the same everywhere in the template is not divided by its standard deviation, 0.
+_LEAST_SPREAD = 1e-3
 # DDPM divides by the signal a, which must not be 0.
 _LEAST_SIGNAL = 1e-5
 
@@ -86,6 +90,8 @@ class Denoiser(nn.Module):
     """
 
     mask: Tensor
+    centre: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -100,9 +106,13 @@ class Denoiser(nn.Module):
         self.null_token = null_token
         self.axis = _AXES[config.plane]
         self.path = ProbabilityPath(path)
-        channels = prior.maps
+        channels = prior.map_count
         self.register_buffer("mask", torch.from_numpy(prior.mask.astype("float32")))
         self.basis = SpectralBasis(prior.map_covariance)
+        image = prior.template.image
+        inside = image[:-1, image[-1] >= min(0, image[-1].max())]  # the whole, if none is brain
+        for name, values in (("centre", inside.mean(axis=1)), ("spread", inside.std(axis=1))):
+            self.register_buffer(name, torch.from_numpy(values)[:, None, None, None])
         # The noisy image, for the flow its Gaussian estimate, and what is expected.
         images = (2 if path == "flow" else 1) * channels + len(prior.site_gain)
         window = 2 * _NEIGHBOURS + 1 if dim == "2d" else 1
@@ -121,6 +131,16 @@ class Denoiser(nn.Module):
         # Near the image, the rounding of bf16 would be as large as what is left to the network.
         with torch.autocast(noisy.device.type, enabled=False):
             return self.basis.inverse(self.basis(noisy) * kept) * self.mask
+
+    def network_range(self, expected: Tensor) -> Tensor:
+        """Returns what is expected, (B, C + 1, X, Y, Z), as the network sees it.
+
+        Maps get a mean of 0 and a standard deviation of 1 over the template's brain, like the
+        noisy image beside them. The signed distance is saturated within a few voxels of the
+        boundary, where tissue changes from voxel to voxel.
+        """
+        maps = (expected[:, :-1] - self.centre) / self.spread.clamp(min=_LEAST_SPREAD)
+        return torch.cat([maps, torch.tanh(_DISTANCE_SLOPE * expected[:, -1:])], dim=1)
 
     def forward(
         self,
@@ -149,12 +169,12 @@ class Denoiser(nn.Module):
             mean = self.wiener(noisy, a, s)
             sd = posterior_sd(self.basis.power, a, s)
             start, scale = mean, sd
-            images: tuple[Tensor, ...] = noisy, mean, expected
+            images: tuple[Tensor, ...] = noisy, mean, self.network_range(expected)
         else:
             mean, sd = torch.zeros_like(noisy), torch.ones_like(a)
             signal = a.clamp(min=_LEAST_SIGNAL)
             start, scale = noisy * self.mask / signal, -s / signal
-            images = noisy, expected
+            images = noisy, self.network_range(expected)
         if self.dim == "2d":
             output = self._slicewise(images, t, condition, parts)
         else:

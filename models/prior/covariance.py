@@ -27,6 +27,19 @@ _MOST_SUBJECTS = 300
 _BLOCK_BYTES = 256 * 2**20
 
 
+class LazyRows(Sequence[Array]):
+    """Rows that are computed when they are read."""
+
+    def __init__(self, row: Callable[[int], Array], count: int) -> None:
+        self._row, self._count = row, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._row(range(self._count)[i])
+
+
 @dataclass(frozen=True, slots=True)
 class Covariance:
     """The covariance of a field: a few modes of known variance, and a stationary rest.
@@ -126,19 +139,6 @@ def _project_out(field: Array, modes: Array) -> Array:
     return np.asarray(flat - (modes @ flat) @ modes, dtype=np.float32).reshape(field.shape)
 
 
-class _LazyRest(Sequence[Array]):
-    """What modes leave of fields, computed when it is read."""
-
-    def __init__(self, fields: Sequence[Array] | Array, modes: Array) -> None:
-        self._fields, self._modes = fields, modes
-
-    def __len__(self) -> int:
-        return len(self._fields)
-
-    def __getitem__(self, i: Any) -> Any:
-        return _project_out(self._fields[i], self._modes)
-
-
 def stationary_power(
     fields: Sequence[Array] | Array,
     mask: NDArray[np.bool_],
@@ -158,7 +158,7 @@ def stationary_power(
     from scipy.ndimage import gaussian_filter
 
     shape, axes = mask.shape, (1, 2, 3)
-    rest = _LazyRest(fields, modes)
+    rest = LazyRows(lambda i: _project_out(fields[i], modes), len(fields))
     lags, variance = autocorrelation(rest, mask, weight)
     # A cosine wave ends with the grid, so that it collects less of a longer lag.
     for axis, size in enumerate(shape):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from cohort.regression import Array, design, regress
 from cohort.template_estimator import Volumes, smoothed_sd
 from cohort.threads import each
 from contracts.condition import Condition
-from models.prior.covariance import Covariance
+from models.prior.covariance import Covariance, LazyRows
 from models.prior.mean_shift import on_grid
 from models.prior.stationary import StationaryField
 
@@ -86,13 +85,13 @@ class Prior:
         displacements : (n, 3, X, Y, Z), of the same subjects, in voxels.
         """
         n, mask = len(volumes), template.mask
+        # Half precision is what files hold; a generator is the same before and after it was saved.
+        template = replace(template, image=_half(template.image))
 
         def relative(i: int) -> Array:
             return _relative(template, volumes[i], displacements[i])
 
-        coefficients = regress(_Rows(relative, n), conditions, sites) * mask
-        # Half precision is what files hold; a generator is the same before and after it was saved.
-        coefficients = coefficients.astype(np.float16).astype(np.float32)
+        coefficients = _half(regress(LazyRows(relative, n), conditions, sites) * mask)
         rows = design(conditions, sites).astype(np.float32)
 
         def deviation(i: int) -> Array:
@@ -105,8 +104,8 @@ class Prior:
         scale = smoothed_sd(variance, mask)
         maps = len(scale) - AXES - 1
 
-        def residuals(part: slice) -> _Rows:
-            return _Rows(lambda i: _clipped(deviation(i)[part] / scale[part]), n)
+        def residuals(part: slice) -> LazyRows:
+            return LazyRows(lambda i: _clipped(deviation(i)[part] / scale[part]), n)
 
         # Correction for the degrees of freedom that the regression takes.
         correction = np.float32(np.sqrt(n / max(n - len(coefficients), 1)))
@@ -126,7 +125,7 @@ class Prior:
         return self.template.mask
 
     @property
-    def maps(self) -> int:
+    def map_count(self) -> int:
         """C - 1: the channels that the network generates."""
         return len(self.site_gain) - 1
 
@@ -153,8 +152,8 @@ class Prior:
 
     def unsmoothed_shapes(self, noise: Array, conditions: Sequence[Condition]) -> Array:
         """Returns `draw_shapes` with outlines as the Gaussian field makes them."""
-        shapes = self.mean(conditions)[:, self.maps :]
-        shapes += self.shape_field.draw(noise) * self.scale[self.maps :]
+        shapes = self.mean(conditions)[:, self.map_count :]
+        shapes += self.shape_field.draw(noise) * self.scale[self.map_count :]
         shapes *= self.mask
         for shape in shapes:
             shape[0] += _displaced(self.template.image[-1:], shape[1:])[0]
@@ -202,7 +201,7 @@ class Prior:
         own = volume / self.site_gain[:, None, None, None]
         shape = np.concatenate([own[-1:], displacement * self.mask])
         expected = self.expected(shape[None], [condition])[0]
-        r: Array = _clipped((own - expected)[:-1] / self.scale[: self.maps]) * self.mask
+        r: Array = _clipped((own - expected)[:-1] / self.scale[: self.map_count]) * self.mask
         return r, expected
 
     def volumes(self, r: Array, expected: Array) -> Array:
@@ -214,7 +213,7 @@ class Prior:
         expected : (n, C, X, Y, Z).
         """
         out = expected.copy()
-        out[:, :-1] += r * (self.scale[: self.maps] * self.mask)
+        out[:, :-1] += r * (self.scale[: self.map_count] * self.mask)
         return out * self.site_gain[:, None, None, None]
 
     def residual(self, volume: Array, displacement: Array, condition: Condition) -> Array:
@@ -270,19 +269,6 @@ class Prior:
         return replace(self, mean_shift=coarse)
 
 
-class _Rows(Sequence[Array]):
-    """Rows that are computed when they are read."""
-
-    def __init__(self, row: Callable[[int], Array], count: int) -> None:
-        self._row, self._count = row, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, i: Any) -> Any:
-        return self._row(range(self._count)[i])
-
-
 def _relative(template: GroupTemplate, volume: Array, displacement: Array) -> Array:
     """Returns an encoded volume less the displaced template, and the displacement,
     (C + 3, X, Y, Z); zero outside the mask."""
@@ -295,6 +281,11 @@ def _displaced(image: Array, displacement: Array) -> Array:
     u = torch.from_numpy(np.array(displacement))  # a memory map may be read only
     found: Array = displaced(torch.from_numpy(np.ascontiguousarray(image)), u).numpy()
     return found
+
+
+def _half(array: Array) -> Array:
+    """Returns an array rounded to half precision."""
+    return array.astype(np.float16).astype(np.float32)
 
 
 def _clipped(r: Array) -> Array:

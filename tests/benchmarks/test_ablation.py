@@ -81,7 +81,7 @@ def test_without_displacements_brains_are_not_bent_but_differ_in_outline(
     assert np.abs(bent[:, 1:]).max() > 0.1
     assert np.abs(unbent[:, 1:]).max() < 1e-4
     assert np.ptp(unbent[:, 0], axis=0).max() > 0.1
-    maps = slice(0, whole.prior.maps + 1)
+    maps = slice(0, whole.prior.map_count + 1)
     np.testing.assert_array_equal(straight.prior.scale[maps], whole.prior.scale[maps])
     np.testing.assert_array_equal(
         straight.prior.mean(PEOPLE)[:, maps], whole.prior.mean(PEOPLE)[:, maps]

@@ -71,7 +71,7 @@ def test_an_untrained_generator_of_the_flow_draws_from_its_prior(dim: Dim) -> No
     rng = np.random.default_rng(4)
     of_shape, of_maps = (
         rng.standard_normal((1, *shape), dtype=np.float32)
-        for shape in (prior.shape_field.noise_shape, (prior.maps, *prior.mask.shape))
+        for shape in (prior.shape_field.noise_shape, (prior.map_count, *prior.mask.shape))
     )
     brain = prior.expected(prior.draw_shapes(of_shape, PEOPLE[:1]), PEOPLE[:1])
     field = basis.inverse(basis(torch.from_numpy(of_maps)) * basis.power.sqrt()).numpy()

@@ -130,7 +130,7 @@ def test_both_dimensions_and_paths_are_trained_and_sampled(
     train(dim, replace(SETTINGS, diffusion=path))
     generator = Generator.load(project / "data/models" / dim / "base")
     assert generator.config.diffusion == path
-    assert generator.prior.maps == 2
+    assert generator.prior.map_count == 2
     assert generator.provenance["subjects"] == 24
     report = json.loads((project / "data/reports" / f"train-{dim}.json").read_text())
     assert report["steps"] == 6

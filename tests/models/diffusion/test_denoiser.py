@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,25 @@ def test_untrained_denoiser_is_the_gaussian_model(dim: Dim, t: float) -> None:
     mean = denoiser.wiener(noisy, *(p.view(-1, 1, 1, 1, 1) for p in denoiser.path(time)))
     assert not estimate.correction.any()
     torch.testing.assert_close(estimate.clean, mean, atol=0, rtol=0)
+
+
+def test_the_network_sees_what_is_expected_in_units_of_the_template() -> None:
+    prior, rng = prior_of(white(2)), np.random.default_rng(0)
+    image = rng.normal(size=prior.template.image.shape).astype(np.float32)
+    image[:-1] = 0.3 + 0.1 * image[:-1]
+    denoiser = Denoiser(
+        "3d",
+        replace(prior, template=replace(prior.template, image=image)),
+        NetworkConfig(channels=(16,), attention=False),
+        "flow",
+    )
+    at = image[:-1, image[-1] > 0]
+    distance = torch.full((1, at.shape[1]), 1 / 3)  # one voxel inside
+    expected = torch.cat([torch.from_numpy(at), distance])[None, :, :, None, None]
+    shown = denoiser.network_range(expected)[0].flatten(1)
+    torch.testing.assert_close(shown[:-1].mean(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(shown[:-1].std(dim=1), torch.ones(2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(shown[-1], torch.full_like(shown[-1], np.tanh(2 / 3)))
 
 
 def test_the_gaussian_mean_is_not_rounded_with_the_network() -> None:

@@ -163,5 +163,5 @@ def test_2d_network_sees_only_neighbouring_slices_beyond_the_gaussian_part(
     (noisy if image == "noisy" else expected)[..., 6] += 1
     after = denoiser(noisy, TIMES[:1], torch.zeros(1, 2), expected).clean
     change = (after - before).abs().amax(dim=(0, 1, 2, 3))
-    assert (change[5:] > 1e-3).all()
+    assert (change[5:] > 3e-4).all()
     assert (change[:5] < 1e-4).all()

@@ -42,8 +42,9 @@ def test_for_ddpm_it_is_the_error_of_the_noise() -> None:
     scheduler, given = DDPMScheduler(schedule="linear_beta"), batch()
     denoiser = randomised(denoiser_of("3d", coloured(2), "ddpm"))
     noisy = scheduler.add_noise(given["residual"], given["noise"], TIMES)
+    shown = denoiser.network_range(given["expected"])
     with torch.no_grad():
-        predicted = denoiser.network((noisy, given["expected"]), given["t"], given["condition"])
+        predicted = denoiser.network((noisy, shown), given["t"], given["condition"])
         known = mse_loss(predicted, given["noise"])
         torch.testing.assert_close(loss(denoiser, **given), known, rtol=1e-4, atol=0)
 

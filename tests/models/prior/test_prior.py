@@ -22,6 +22,9 @@ from tests.models.fields import white
 from tests.models.priors import prior_of
 from tests.models.tiny import template_prior
 
+# In voxels: a prior holds its template in half precision.
+HALF = 5e-3
+
 GAIN = np.array([1.1, 0.93, 1], dtype=np.float32)
 WHO = [Condition(25, "F"), Condition(70, "M")]
 
@@ -189,7 +192,7 @@ class TestFit:
         shapes = StationaryField.fit((left[:, 2:] / spread[2:] * mask).astype("f4"), mask)
         found, power = fitted.shape_field.power[1:], shapes.power[1:]
         np.testing.assert_allclose(found, power, rtol=0.01, atol=1e-3 * power.max())
-        assert fitted.maps == 2
+        assert fitted.map_count == 2
 
     def test_numbers_are_those_that_files_hold(self) -> None:
         coefficients = bent().prior.coefficients
@@ -208,7 +211,7 @@ class TestGain:
         prior, encoded, displacements, _, people = bent()
         scaled = prior.with_gain(GAIN)
         other = encoded[0] * per_channel(GAIN)
-        np.testing.assert_allclose(scaled.register(other, people[0]), displacements[0], atol=1e-3)
+        np.testing.assert_allclose(scaled.register(other, people[0]), displacements[0], atol=HALF)
         for one, known in zip(
             scaled.maps_and_expected(other, displacements[0], people[0]),
             prior.maps_and_expected(encoded[0], displacements[0], people[0]),
@@ -226,4 +229,5 @@ class TestGain:
 
 def test_registering_a_subject_finds_what_the_template_was_made_with() -> None:
     prior, encoded, displacements, _, people = bent()
-    np.testing.assert_array_equal(prior.register(encoded[5], people[5]), displacements[5])
+    found = prior.register(encoded[5], people[5])
+    np.testing.assert_allclose(found, displacements[5], rtol=0, atol=HALF)
