@@ -25,7 +25,7 @@ REPRO = trap : INT TERM; dvc repro || $(STOPPED)
 SIDE_BY_SIDE = trap : INT TERM; \
   { dvc repro template && $(MAKE) --no-print-directory --jobs 2 chain-2d chain-3d && dvc repro; } \
   || $(STOPPED)
-HALF_OF_CORES = $$(python -c 'import os; print(max(1, (os.cpu_count() or 1) // 2))')
+HALF_OF_CORES = $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 ))
 # Besides the headline metrics only the parameters that differ; no hashes of code and data.
 COLUMNS_SHOWN = --only-changed --keep 'data/reports/metrics-' \
   --drop '.*\.(py|lock|html)$$|data/[^:]*$$'
