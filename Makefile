@@ -21,7 +21,8 @@ STOPPED = { code=$$?; \
     "the stopped stage back instead: dvc checkout" >&2; exit $$code; }
 REPRO = trap : INT TERM; dvc repro || $(STOPPED)
 # The demo's networks are too small to gain much from a second thread, so that its 2D and its 3D
-# generator are made side by side, with half of the cores each.
+# generator are made side by side, with half of the cores each. (Stages before them must not be
+# looked at again, since DVC would lock their outputs.)
 SIDE_BY_SIDE = trap : INT TERM; \
   { dvc repro template && $(MAKE) --no-print-directory --jobs 2 chain-2d chain-3d && dvc repro; } \
   || $(STOPPED)
@@ -50,8 +51,8 @@ demo: $(READY) ## the whole chain on the simulated cohort, then the table of sco
 	@python -m evaluation.summary
 
 chain-2d chain-3d: chain-%: $(READY)
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(HALF_OF_CORES)} \
-	  dvc --wait-for-lock repro evaluate@base-$* evaluate@adapted-$*
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$(HALF_OF_CORES)} dvc --wait-for-lock repro \
+	  --single-item train@$* adapt@$* evaluate@base-$* evaluate@adapted-$*
 
 repro: $(READY) ## run what a change of data, code or params.yaml made stale
 	@$(REPRO)

@@ -90,7 +90,10 @@ def test_a_run_of_the_chain_ends_with_registration(project: Project, target: str
 
 def test_the_demo_makes_both_dimensions_side_by_side_and_then_the_rest(project: Project) -> None:
     project.make("demo", STALE="1")
-    chains = [f"evaluate@base-{dim} evaluate@adapted-{dim}" for dim in ("2d", "3d")]
+    chains = [
+        f"--single-item train@{dim} adapt@{dim} evaluate@base-{dim} evaluate@adapted-{dim}"
+        for dim in ("2d", "3d")
+    ]
     assert project.calls[1] == "dvc repro template"
     assert sorted(project.calls[2:4]) == [f"dvc --wait-for-lock repro {c}" for c in chains]
     assert project.calls[4] == "dvc repro"
