@@ -160,8 +160,8 @@ def test_2d_network_sees_only_neighbouring_slices_beyond_the_gaussian_part(
     denoiser = trained("2d", white(2), path)
     noisy, expected = noise(1), expected_of(1)
     before = denoiser(noisy, TIMES[:1], torch.zeros(1, 2), expected).clean
-    (noisy if image == "noisy" else expected)[..., 6] += 1
+    (noisy if image == "noisy" else expected)[..., 6] += 5
     after = denoiser(noisy, TIMES[:1], torch.zeros(1, 2), expected).clean
     change = (after - before).abs().amax(dim=(0, 1, 2, 3))
-    assert (change[5:] > 3e-4).all()
+    assert (change[5:] > 1e-3).all()
     assert (change[:5] < 1e-4).all()
