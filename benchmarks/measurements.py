@@ -83,13 +83,13 @@ _MEASUREMENTS = (
         "generators-mosaics",
         "generators",
         (
-            *("--name", "generators-mosaics", "gaussian", "ours-3d", "--repeats", "1"),
+            *("--name", "generators-mosaics", "gaussian", "ours-3d", "--repeats", "3"),
             # Of which the template of 208 people takes about 300.
             *("--seconds", "900"),
             *("--evaluations", "4", "--derivatives", str(_MOSAICS / "derivatives")),
             *("--split", str(_MOSAICS / "split.json")),
         ),
-        minutes=20,
+        minutes=60,
         before=f"python -m benchmarks.mosaics MAPS {_MOSAICS}",
         in_bench=False,
     ),
