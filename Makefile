@@ -72,7 +72,10 @@ experiments: $(READY) ## the last ten commits with their headline metrics and wh
 	@dvc exp show --num 10 $(COLUMNS_SHOWN)
 
 tune: $(READY) ## bi-level search over what to adapt and how
-	python -m training.tune
+	python -m training.search
+
+adopt: $(READY) ## write the search's choice into params.yaml: make adopt, or make adopt TRIAL=7
+	python -m training.search adopt $(if $(TRIAL),--trial $(TRIAL))
 
 plan: $(READY) ## what training fits into memory: make plan ARGS="--mode 3D --peft lora --memory 16GB"
 	python -m training.plan $(ARGS)
@@ -106,4 +109,4 @@ lint: $(READY) ## ruff and mypy
 clean: ## remove what the chain made; keeps .venv and the DVC cache
 	rm -rf data/bids data/derivatives data/template data/models data/reports data/work data/split.json mlruns
 
-.PHONY: help install demo chain-2d chain-3d repro pull stages experiments tune plan ui serve test acceptance bench bench-peft tables lint clean
+.PHONY: help install demo chain-2d chain-3d repro pull stages experiments tune adopt plan ui serve test acceptance bench bench-peft tables lint clean

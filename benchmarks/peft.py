@@ -64,14 +64,31 @@ def adapted(
     from models.adapters import adapted as adapted_generator
     from models.generator import Generator
     from training.adapt import adapt_generator
+    from training.adapt_group import AdaptGroup
 
     base = _base(dim, folder.parent, scratch, settings.seed)
     record = folder / "costs.json"
     if not record.exists():
         folder.mkdir(parents=True, exist_ok=True)
         least = HeldOutSettings(samples=2, steps=1)
+        generator = Generator.load(base)
+        group = AdaptGroup.of(
+            generator,
+            data,
+            settings.site_gain,
+            settings.mean_shift,
+            paths.WORK,
+            folder / "work",
+        )
         made = adapt_generator(
-            base, folder, settings, least, data, folder / "work", paths.WORK, cast("Run", _NoRun())
+            generator,
+            folder,
+            settings,
+            least,
+            data,
+            group,
+            folder / "work",
+            cast("Run", _NoRun()),
         )
         costs = {
             "trainable": made.trainable,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -48,37 +49,68 @@ def sample_conditions(
     return chosen, [seed + i for i in range(samples)]
 
 
-def score(
-    generator: Generator,
-    regions: RegionalMeans,
-    train: Float32Array,
-    held_out: Float32Array,
-    conditions: Sequence[Condition],
-    samples: int,
-    steps: int,
-    seed: int = 0,
-) -> HeldOut:
-    """Samples at the held-out subjects' ages and sexes and compares FA and MD.
+@dataclass(frozen=True, slots=True)
+class HeldOutSubjects:
+    """What generators are scored beside: measured once, for as many generators as there are.
 
     Scores with the same training subjects can be compared whatever is held out: the spread of
     `regions` and the scale of the features are theirs.
 
     Parameters
     ----------
-    train, held_out : (n, maps, X, Y, Z) in physical units.
+    volumes : (n, maps, X, Y, Z), of the held-out subjects, in physical units.
     conditions : of the held-out subjects.
-    samples : the number of synthetic volumes.
-    steps : network evaluations per volume.
-    seed : of the first volume.
+    features : of the held-out subjects, then of the training subjects, before scaling; see
+        `evaluation.block_features`.
     """
-    chosen, seeds = sample_conditions(conditions, samples, seed)
-    volumes = generator.sample(chosen, seeds, steps)
-    made, new, known = _features(volumes, held_out, train, generator.space)
-    return HeldOut(regions.distance(volumes, held_out), copy_share(made, new, known))
+
+    regions: RegionalMeans
+    volumes: Float32Array
+    conditions: tuple[Condition, ...]
+    space: Space
+    features: tuple[Float64Array, Float64Array]
+
+    @classmethod
+    def of(
+        cls,
+        regions: RegionalMeans,
+        train: Float32Array,
+        held_out: Float32Array,
+        conditions: Sequence[Condition],
+        space: Space,
+    ) -> HeldOutSubjects:
+        """Measures the subjects.
+
+        Parameters
+        ----------
+        train, held_out : (n, maps, X, Y, Z) in physical units.
+        """
+        features = (_features(held_out, space), _features(train, space))
+        return cls(regions, held_out, tuple(conditions), space, features)
+
+    def means(self, generator: Generator, samples: int, steps: int, seed: int) -> Float64Array:
+        """Returns the regional means of samples as in `score`, (samples, 2, R)."""
+        chosen, seeds = sample_conditions(self.conditions, samples, seed)
+        return self.regions(generator.sample(chosen, seeds, steps))
+
+    def score(self, generator: Generator, samples: int, steps: int, seed: int = 0) -> HeldOut:
+        """Samples at the held-out subjects' ages and sexes and compares FA and MD.
+
+        Parameters
+        ----------
+        samples : the number of synthetic volumes.
+        steps : network evaluations per volume.
+        seed : of the first volume.
+        """
+        chosen, seeds = sample_conditions(self.conditions, samples, seed)
+        volumes = generator.sample(chosen, seeds, steps)
+        made, new, known = (
+            standardised(one, self.features[1])
+            for one in (_features(volumes, self.space), *self.features)
+        )
+        distance = self.regions.distance(volumes, self.volumes)
+        return HeldOut(distance, copy_share(made, new, known))
 
 
-def _features(
-    volumes: Float32Array, others: Float32Array, train: Float32Array, space: Space
-) -> tuple[Float64Array, ...]:
-    features = [block_features(v[:, : len(MAPS)], space, MAPS) for v in (volumes, others, train)]
-    return tuple(standardised(values, features[-1]) for values in features)
+def _features(volumes: Float32Array, space: Space) -> Float64Array:
+    return block_features(volumes[:, : len(MAPS)], space, MAPS)

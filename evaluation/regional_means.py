@@ -73,14 +73,22 @@ class RegionalMeans:
         return difference
 
     def distance(self, volumes: Float32Array, others: Float32Array) -> float:
-        """Returns how far the regional means of two groups are apart.
+        """Returns how far the regional means of two groups are apart, see `distance_of_means`."""
+        return distance_of_means(self(volumes), self(others))
 
-        It is the root mean square, over regions and both maps, of the 2-Wasserstein distance
-        between two normal distributions: d^2 + (s_1 - s_2)^2 with d of `differences` and the
-        standard deviations s within each group (Dowson & Landau 1982, eq. 4, in one dimension).
-        Two groups of the same people differ by chance, the more the smaller they are.
-        """
-        first, second = self(volumes), self(others)
-        d = first.mean(axis=0) - second.mean(axis=0)
-        s = first.std(axis=0) - second.std(axis=0)
-        return float(np.sqrt((d**2 + s**2).mean()))
+
+def distance_of_means(first: Float64Array, second: Float64Array) -> float:
+    """Returns how far the regional means of two groups are apart.
+
+    It is the root mean square, over regions and both maps, of the 2-Wasserstein distance
+    between two normal distributions: d^2 + (s_1 - s_2)^2 with d of `RegionalMeans.differences` and
+    the standard deviations s within each group (Dowson & Landau 1982, eq. 4, in one dimension).
+    Two groups of the same people differ by chance, the more the smaller they are.
+
+    Parameters
+    ----------
+    first, second : (n, 2, R) and (m, 2, R), in standard deviations.
+    """
+    d = first.mean(axis=0) - second.mean(axis=0)
+    s = first.std(axis=0) - second.std(axis=0)
+    return float(np.sqrt((d**2 + s**2).mean()))

@@ -50,7 +50,7 @@ in_head python -m registry.register
 
 say "searching: one trial of a few steps"
 in_head python - <infra/check_params.py
-in_head timeout 600 python -m training.tune
+in_head timeout 600 python -m training.search
 in_head python - <<'PY'
 from services.tracking import store
 

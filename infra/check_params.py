@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-TRIAL = {"rank": 2, "steps": 2, "blocks": "*attention*", "site_gain": True}
+RANK, STEPS, BLOCKS = 2, 2, ["*attention*"]
 
 
 def cut(path: Path) -> None:
@@ -19,11 +19,11 @@ def cut(path: Path) -> None:
     params["adapt"]["held_out"] = {"samples": 2, "steps": 2}
     params["adapt"]["3d"] = {
         "method": "lora",
-        "settings": {"rank": TRIAL["rank"]},
-        "blocks": [TRIAL["blocks"]],
-        "site_gain": TRIAL["site_gain"],
+        "settings": {"rank": RANK},
+        "blocks": BLOCKS,
+        "site_gain": True,
         "learning_rate": 1e-3,
-        "steps": TRIAL["steps"],
+        "steps": STEPS,
         "batch": 2,
     }
     params["tune"] = {
@@ -34,9 +34,9 @@ def cut(path: Path) -> None:
         "gpus": 0.0,
         "seed": 0,
         "samples": 2,
-        "max_copy_share": 1.0,
-        "choices": {name: [value] for name, value in TRIAL.items()}
-        | {"learning_rate": [1e-4, 1e-2]},
+        "evaluations": 1,
+        "finalists": {"trials": 1, "seeds": 3},
+        "space": {"methods": {"lora": {"rank": [RANK]}}, "steps": [STEPS]},
     }
     with path.open("w") as stream:
         yaml.dump(params, stream)

@@ -16,10 +16,10 @@ from models.config import Dim
 from training.settings import AdaptSettings, HeldOutSettings
 
 if TYPE_CHECKING:
-    from cohort.subjects import Subjects
     from contracts.tracking import Run
     from models.generator import Generator
     from training.adapt_data import AdaptData
+    from training.adapt_group import AdaptGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +49,27 @@ class AdaptResult:
 
 
 def adapt_generator(
-    base: Path,
+    base: Generator,
     out: Path,
     settings: AdaptSettings,
     held_out: HeldOutSettings,
     data: AdaptData,
+    group: AdaptGroup,
     work: Path,
-    kept: Path,
     run: Run,
 ) -> AdaptResult:
     """Fit an adapter, score the adapted generator on the validation subjects, save both.
 
     Parameters
     ----------
-    base : folder of a trained generator; only read.
+    base : a trained generator; it stays as it is.
     out : folder for the adapted generator, ``generator.json`` and ``adapter.safetensors``.
+    group : of this base and these data, with the gain and the shift that the settings ask for.
     work : folder for checkpoints.
-    kept : folder for what all adapters of this base and group share.
 
     Raises
     ------
-    UserError : if the base is missing or was never trained.
+    UserError : if the base was never trained.
     """
     from models.adapters.adapted import adapted
     from models.adapters.adapter import Adapter
@@ -78,36 +78,18 @@ def adapt_generator(
     from models.coverage import Coverage
     from models.diffusion.denoiser import Denoiser
     from models.generator import Generator
-    from models.prior.group import displacements, with_fitted_shift, with_kept_gain
     from training import stage
-    from training.dataset import TrainingImages
     from training.loop import fit
 
-    original = Generator.load(base)
-    prior, conditions = original.prior, data.train.conditions
-    if settings.site_gain:
-        prior = with_kept_gain(prior, data.train.encoded(), conditions, kept)
-
-    unshifted = prior
-
-    def images(subjects: Subjects, folder: Path) -> TrainingImages:
-        encoded, known = subjects.encoded(), subjects.conditions
-        found = displacements(unshifted, encoded, known, kept)
-        return TrainingImages.of(prior, encoded, found, known, folder)
-
-    if settings.mean_shift:
-        encoded = data.train.encoded()
-        found = displacements(prior, encoded, conditions, kept)
-        prior = with_fitted_shift(prior, encoded, found, conditions, original.space)
-    config = original.config
+    config, prior = base.config, group.prior
     denoiser = Denoiser(
-        original.dim, prior, config.network, config.diffusion.path, original.denoiser.null_token
+        base.dim, prior, config.network, config.diffusion.path, base.denoiser.null_token
     )
-    denoiser.network.load_state_dict(original.denoiser.network.state_dict())
-    config = replace(config, coverage=Coverage.of(conditions), provenance={})
+    denoiser.network.load_state_dict(base.denoiser.network.state_dict())
+    config = replace(config, coverage=Coverage.of(data.train.conditions), provenance={})
     chosen = method(settings.method, settings.settings)
     adapter = Adapter(denoiser.network, chosen, settings.blocks, settings.seed)
-    total = sum(p.numel() for p in original.denoiser.network.parameters())
+    total = sum(p.numel() for p in base.denoiser.network.parameters())
     loop = replace(
         settings.loop(chosen.learning_rate),
         # The null token has to follow the weights around it.
@@ -115,37 +97,35 @@ def adapt_generator(
     )
     parameters, losses, started = adapter.parameters(), None, time.monotonic()
     if parameters:
-        train, val = images(data.train, work), images(data.val, work / "held-out")
-        started = time.monotonic()
         losses = fit(
             denoiser,
             parameters,
-            train,
+            group.train,
             loop,
             work,
             stage.Curve(run, work / "curve.csv"),
             lambda step: stage.preview(run, Generator(config, prior, denoiser), step),
-            f"adapt {original.dim}",
+            f"adapt {base.dim}",
             adapter.rate_factors(),
-            val,
+            group.val,
         )
     seconds = time.monotonic() - started
     trainable = sum(p.numel() for p in parameters)
-    file = AdapterFile.of(adapter, original.digest, config.coverage, prior, {})
-    quality = data.score(adapted(original, [(file, 1.0)]), held_out)
+    file = AdapterFile.of(adapter, base.digest, config.coverage, prior, {})
+    quality = data.score(adapted(base, [(file, 1.0)]), held_out)
     scores = {
         "val_regional_distance": quality.regional_distance,
         "val_copy_share": quality.copy_share,
     }
-    generator = adapted(original, [(replace(file, scores=scores), 1.0)])
+    generator = adapted(base, [(replace(file, scores=scores), 1.0)])
     provenance = {
         "stage": "adapt",
         "group": "target",
         "subjects": len(data.train.ids),
-        "base": original.digest,
+        "base": base.digest,
         "settings": asdict(settings),
     }
-    generator.with_provenance({**original.provenance, **provenance}).save(out)
+    generator.with_provenance({**base.provenance, **provenance}).save(out)
     return AdaptResult(
         val_regional_distance=quality.regional_distance,
         copy_share=quality.copy_share,
@@ -166,6 +146,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
     from models.generator import Generator
     from training import stage
     from training.adapt_data import AdaptData
+    from training.adapt_group import AdaptGroup
 
     data = AdaptData.load(paths.DERIVATIVES, paths.SPLIT)
     base, out = paths.MODELS / dim / "base", paths.MODELS / dim / "adapted"
@@ -178,6 +159,9 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
         closure.digest("training.adapt"),
     )
     with stage.work_folder(f"adapt-{dim}", *content) as work:
+        group = AdaptGroup.of(
+            original, data, settings.site_gain, settings.mean_shift, paths.WORK, work
+        )
         run, tags = stage.open_run(
             f"{settings.method}-{dim}",
             "adapt",
@@ -189,7 +173,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
         with run:
             with whole_folder(out) as folder:
                 result = adapt_generator(
-                    base, folder, settings, held_out, data, work, paths.WORK, run
+                    original, folder, settings, held_out, data, group, work, run
                 )
                 generator = adapted.load(folder, original)
                 generator.with_provenance({**generator.provenance, **tags}).save(folder)
@@ -210,7 +194,7 @@ def adapt(dim: Dim, settings: AdaptSettings, held_out: HeldOutSettings) -> None:
             scores = {
                 "val_regional_distance_base": before.regional_distance,
                 "val_regional_distance_adapted": result.val_regional_distance,
-                "val_regional_distance_real": data.regions.distance(
+                "val_regional_distance_real": data.held_out.regions.distance(
                     data.train.volumes, data.val.volumes
                 ),
                 "val_copy_share_adapted": result.copy_share,

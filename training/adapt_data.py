@@ -12,7 +12,7 @@ from cohort.derivatives import Derivatives
 from cohort.split import Manifest
 from cohort.subjects import SubjectFiles, Subjects
 from evaluation.atlas import quarters
-from evaluation.held_out import HeldOut, score
+from evaluation.held_out import HeldOut, HeldOutSubjects
 from evaluation.regional_means import RegionalMeans
 from models.generator import Generator
 from training.settings import HeldOutSettings
@@ -26,12 +26,13 @@ class AdaptData:
     ----------
     train : what the inner loop trains on.
     val : what stops the training early, and what the outer objective is measured on.
-    regions : of the cohort's atlas; without one, the four `quarters` of the brain.
+    held_out : what the validation subjects are compared with, in the regions of the cohort's
+        atlas; without one, the four `quarters` of the brain.
     """
 
     train: Subjects
     val: Subjects
-    regions: RegionalMeans
+    held_out: HeldOutSubjects
 
     @classmethod
     def load(cls, derivatives: Path, split: Path) -> AdaptData:
@@ -58,7 +59,11 @@ class AdaptData:
         subjects, atlas = train.load(), cohort.atlas()
         labels, _ = atlas or quarters(np.any(subjects.masks, axis=0))
         regions = RegionalMeans.of(labels, subjects.volumes, subjects.conditions)
-        return cls(subjects, val.load(), regions)
+        unseen = val.load()
+        held_out = HeldOutSubjects.of(
+            regions, subjects.volumes, unseen.volumes, unseen.conditions, subjects.space
+        )
+        return cls(subjects, unseen, held_out)
 
     def score(self, generator: Generator, settings: HeldOutSettings, seed: int = 0) -> HeldOut:
         """Returns the scores of a generator's volumes beside those of the validation subjects.
@@ -67,13 +72,4 @@ class AdaptData:
         ----------
         seed : of the first volume.
         """
-        return score(
-            generator,
-            self.regions,
-            self.train.volumes,
-            self.val.volumes,
-            self.val.conditions,
-            settings.samples,
-            settings.steps,
-            seed,
-        )
+        return self.held_out.score(generator, settings.samples, settings.steps, seed)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from contracts.errors import UserError
 from models.config import DiffusionConfig, NetworkConfig
 
 
@@ -103,6 +102,7 @@ class AdaptSettings:
     site_gain : also fit the site's factor on each map (`models.prior.prior.Prior.site_gain`).
     mean_shift : also fit a shift of the mean at each place (`models.prior.mean_shift`).
     learning_rate : default: that of the method.
+    ema : decay of the moving average of the trained weights, which is the result.
     steps, batch, slices, cubes, cube_edge : as in `LoopSettings`.
     """
 
@@ -117,6 +117,7 @@ class AdaptSettings:
     cubes: int = 0
     cube_edge: int = 16
     learning_rate: float | None = None
+    ema: float = 0.99
     seed: int = 0
 
     def loop(self, default_rate: float) -> LoopSettings:
@@ -138,7 +139,7 @@ class AdaptSettings:
             learning_rate=self.learning_rate or default_rate,
             warmup=min(50, self.steps // 4),
             weight_decay=0.0,
-            ema=0.99,
+            ema=self.ema,
             seed=self.seed,
             checkpoint_every=50,
             validate_every=20,
@@ -156,22 +157,6 @@ class AdaptSettings:
             changed["blocks"] = (changed["blocks"],)
         of_method = {name: value for name, value in choices.items() if name not in own}
         return replace(self, **changed, settings={**self.settings, **of_method})
-
-    def choice(self, name: str) -> Any:
-        """Returns what `with_choices` changes under a name.
-
-        Raises
-        ------
-        UserError : if neither these settings nor those of the method name it.
-        """
-        if name == "blocks" and len(self.blocks) == 1:
-            return self.blocks[0]
-        if name in self.settings:
-            return self.settings[name]
-        value = getattr(self, name, None)
-        if value is None:
-            raise UserError(f"the search chooses {name}: write it into the section adapt, too")
-        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from training.gallery import sheet
 # Runs are compared by the same two people, drawn from the same seeds.
 PREVIEW_CONDITIONS = (Condition(30.0, "F"), Condition(75.0, "M"))
 PREVIEW_SEEDS = (1, 2)
-PREVIEW_STEPS = 8
+PREVIEW_STEPS = 4
 
 
 @contextmanager

@@ -33,12 +33,14 @@ class Method(ABC):
     name : in params.yaml, on the command line and in files.
     learning_rate : that suits the method, found by measurement.
     learning_rates : range for a search.
+    choices : values for a search, by name of the setting.
     trains_something : whether it changes any target at all.
     """
 
     name: ClassVar[str]
     learning_rate: ClassVar[float]
     learning_rates: ClassVar[tuple[float, float]]
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     trains_something: ClassVar[bool] = True
 
     @abstractmethod

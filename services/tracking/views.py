@@ -29,8 +29,13 @@ YARDSTICKS = ("test/kernel_distance_gaussian_ref", "test/kernel_distance_real_re
 CURVES = ("train/loss",)
 # A card shows one step; `Run.finish` logs a run's last picture under this key, without step.
 SAMPLES = "final/fa_md"
-TRIAL_PARAMS = ("rank", "learning_rate", "steps", "blocks", "site_gain")
-TRIAL_METRICS = ("val/copy_share", "adapter/trainable_share", "val/regional_distance")
+TRIAL_PARAMS = ("method", "learning_rate", "steps", "ema", "mean_shift")
+TRIAL_METRICS = (
+    "val/copy_share",
+    "train/seconds",
+    "adapter/trainable",
+    "val/regional_distance",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from contracts.closure import ROOT
 from contracts.params import load, sections
-from infra.check_params import TRIAL, cut
+from infra.check_params import BLOCKS, RANK, STEPS, cut
 from models.adapters.method import method
+from training.search.settings import TuneSettings
+from training.search.space import Space
 from training.settings import AdaptSettings, HeldOutSettings
-from training.study import Choices
-from training.tune import TuneSettings
 
 
 def test_every_section_of_the_check_can_be_read(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_every_section_of_the_check_can_be_read(tmp_path: Path) -> None:
     tune = load(TuneSettings, "tune", path)
     held_out = load(HeldOutSettings, "adapt.held_out", path)
     assert (held_out.samples, held_out.steps, tune.trials) == (2, 2, 1)
-    chosen = {name: adapt.choice(name) for name in Choices.names()}
-    tune.choices.require(chosen)
-    assert chosen == {**TRIAL, "learning_rate": 1e-3}
-    assert method(adapt.method, adapt.settings).settings()["rank"] == 2
+    (config,) = Space(tune.space, adapt, ("middle.attention",)).hand_picked()
+    assert (config["steps"], config["settings"]) == (STEPS, {"rank": RANK})
+    assert Space(tune.space, adapt, ()).settings(config).blocks == tuple(BLOCKS)
+    assert method(adapt.method, adapt.settings).settings()["rank"] == RANK

@@ -119,7 +119,7 @@ def test_the_service_gives_each_map(project: Path, generator: Generator) -> None
 
 
 def test_the_judge_reads_fa_and_md(project: Path, generator: Generator) -> None:
-    from evaluation.held_out import score
+    from evaluation.held_out import HeldOutSubjects
     from evaluation.membership import losses
     from evaluation.regional_means import RegionalMeans
     from evaluation.volume_set import VolumeSet
@@ -131,7 +131,8 @@ def test_the_judge_reads_fa_and_md(project: Path, generator: Generator) -> None:
     labels = np.ones(known.space.shape, dtype=np.int32)
     regions = RegionalMeans.of(labels, known.volumes, known.conditions)
     people = known.volumes, known.conditions
-    found = score(generator, regions, known.volumes, *people, samples=2, steps=1)
+    unseen = HeldOutSubjects.of(regions, known.volumes, *people, known.space)
+    found = unseen.score(generator, samples=2, steps=1)
     assert np.isfinite(found.regional_distance)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     learning_rate: ClassVar[float] = 3e-3
     learning_rates: ClassVar[tuple[float, float]] = (3e-4, 3e-2)
+    choices: ClassVar[Mapping[str, tuple[Any, ...]]] = {"rank": (1, 2, 4, 8, 16)}
 
     rank: int = 4
     alpha: float | None = None

@@ -1,0 +1,157 @@
+"""The second look at the best trials: samples of new seeds, and intervals of their differences."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from scipy import stats
+
+from contracts.console import progress
+from evaluation.regional_means import distance_of_means
+from training.search.study import Record, Study
+from training.search.trial import Shared
+
+Float64Array = NDArray[np.float64]
+# Seeds of sampling that no trial is scored with, so far apart that no volume has two of them.
+_FIRST_SEED, _APART = 500_000, 1_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def without_zero(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """Regional distances to the held-out people, with what is needed for intervals.
+
+    Parameters
+    ----------
+    by_seed : (S,), beside all people, of each sampling seed.
+    without : (P,), mean over seeds, beside all people but one.
+    """
+
+    by_seed: Float64Array
+    without: Float64Array
+
+    @classmethod
+    def of(cls, made: Float64Array, people: Float64Array) -> Rescored:
+        """Measures samples beside people.
+
+        Parameters
+        ----------
+        made : (S, n, 2, R), regional means of the samples of each seed.
+        people : (P, 2, R), of the held-out people.
+        """
+        without = [
+            np.mean([distance_of_means(one, np.delete(people, i, axis=0)) for one in made])
+            for i in range(len(people))
+        ]
+        by_seed = [distance_of_means(one, people) for one in made]
+        return cls(np.array(by_seed), np.array(without))
+
+    @property
+    def interval(self) -> Interval:
+        """The mean distance and its interval."""
+        return _interval(self.by_seed, self.without)
+
+    def less(self, other: Rescored) -> Interval:
+        """Returns the difference to another generator, paired by seeds and by people."""
+        return _interval(self.by_seed - other.by_seed, self.without - other.without)
+
+
+def _interval(by_seed: Float64Array, without: Float64Array) -> Interval:
+    """Returns the mean over seeds with an interval for other seeds and other people.
+
+    The variance is that of the mean over seeds plus the jackknife's over people (Efron & Stein
+    1981, eq. 1.3); Student's t has the degrees of freedom of the smaller of the two samples.
+    """
+    seeds, people = len(by_seed), len(without)
+    mean = float(by_seed.mean())
+    over_people = (people - 1) / people * ((without - without.mean()) ** 2).sum()
+    error = float(np.sqrt(by_seed.var(ddof=1) / seeds + over_people))
+    reach = error * float(stats.t.ppf((1 + LEVEL) / 2, min(seeds, people) - 1))
+    return Interval(mean, mean - reach, mean + reach)
+
+
+def rescored(
+    study: Study, records: Sequence[Record], shared: Shared, seeds: int
+) -> dict[int, Rescored]:
+    """Returns the scores of each trial's adapter for new sampling seeds, by number.
+
+    The seeds are the same for all, so that differences are paired. The samples' regional means are
+    kept in the study's folder. Call it while connected to a cluster.
+    """
+    chosen = [_FIRST_SEED + _APART * i for i in range(seeds)]
+    reference = ray.put(shared)
+    settings = study.settings
+    score = ray.remote(num_cpus=settings.cpus, num_gpus=settings.gpus)(_means)
+    waiting: dict[Any, Path] = {}
+    for record in records:
+        folder = study.folder / "trials" / str(record.number)
+        for seed in chosen:
+            if not (path := _kept(folder, seed)).exists():
+                waiting[score.remote(reference, _files(folder), seed)] = path
+    for call in progress(_as_done(list(waiting)), len(waiting), "score finalists again"):
+        path, content = waiting[call], io.BytesIO()
+        np.save(content, ray.get(call))
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(content.getvalue())
+        partial.replace(path)
+    people = shared.data.held_out.regions(shared.data.val.volumes)
+    found = {}
+    for record in records:
+        folder = study.folder / "trials" / str(record.number)
+        made = np.stack([np.load(_kept(folder, seed)) for seed in chosen])
+        found[record.number] = Rescored.of(made, people)
+    return found
+
+
+def _kept(folder: Path, seed: int) -> Path:
+    return folder / f"regional-means-{seed}.npy"
+
+
+def _as_done(calls: list[Any]) -> Any:
+    while calls:
+        done, calls = ray.wait(calls)
+        yield from done
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        name: (folder / name).read_bytes() for name in ("generator.json", "adapter.safetensors")
+    }
+
+
+def _means(shared: Shared, files: dict[str, bytes], seed: int) -> Float64Array:
+    """Samples a kept adapter with one more seed, in a worker."""
+    import tempfile
+
+    import torch
+
+    from models.adapters import adapted
+
+    torch.set_num_threads(shared.threads)
+    with tempfile.TemporaryDirectory() as name:
+        for file, content in files.items():
+            (Path(name) / file).write_bytes(content)
+        generator = adapted.load(Path(name), shared.base)
+    held_out = shared.held_out
+    return shared.data.held_out.means(generator, held_out.samples, held_out.steps, seed)

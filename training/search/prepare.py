@@ -1,0 +1,90 @@
+"""What is done once before the first trial: open the study, and compute what trials share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+
+from contracts import closure, paths
+from contracts.console import say
+from contracts.errors import UserError
+from contracts.params import load
+from models.adapters.targets import blocks
+from models.generator import Generator
+from training.adapt_data import AdaptData
+from training.adapt_group import AdaptGroup
+from training.search.block_order import block_order
+from training.search.settings import TuneSettings
+from training.search.space import Space
+from training.search.study import Study, url_of
+from training.search.trial import Shared
+from training.settings import AdaptSettings, HeldOutSettings
+
+# What may change without making it another study; the sampler stands in its name.
+_EFFORT = ("trials", "concurrent", "cpus", "gpus", "finalists", "sampler")
+STUDIES = paths.WORK / "studies"
+
+
+def prepared(settings: TuneSettings) -> tuple[Study, Shared]:
+    """Opens the study of these settings, data and code, and computes what its trials share.
+
+    Only the target group's training and validation subjects are read.
+
+    Raises
+    ------
+    UserError : if the base or the data are missing, or the storage cannot be used.
+    """
+    base = paths.MODELS / settings.dim / "base"
+    if not (base / "generator.json").exists():
+        raise UserError(f"no generator in {base}; make it with `dvc repro train@{settings.dim}`")
+    adapt = load(AdaptSettings, f"adapt.{settings.dim}")
+    data = AdaptData.load(paths.DERIVATIVES, paths.SPLIT)
+    generator = Generator.load(base)
+    name = study_name(settings, adapt, generator, data)
+    folder = STUDIES / name
+    given = settings.space
+    groups = {}
+    for gain, shift in product(sorted(set(given.site_gain)), sorted(set(given.mean_shift))):
+        work = folder / f"group-{gain:d}{shift:d}"
+        groups[gain, shift] = AdaptGroup.of(generator, data, gain, shift, paths.WORK, work)
+    names = blocks(generator.denoiser.network)
+    if given.blocks == "top":
+        names = _kept_order(folder, generator, groups, adapt)
+        say(f"blocks by gain per parameter: {', '.join(names)}")
+    space = Space(given, adapt, names)
+    held_out = HeldOutSettings(samples=settings.samples, steps=settings.evaluations)
+    study = Study(url_of(folder), name, folder, settings, space)
+    return study, Shared(generator, data, groups, held_out, space, settings.cpus)
+
+
+def _kept_order(
+    folder: Path,
+    base: Generator,
+    groups: dict[tuple[bool, bool], AdaptGroup],
+    adapt: AdaptSettings,
+) -> tuple[str, ...]:
+    """Returns `block_order`, the same for the whole study: its trials count on it."""
+    path = folder / "blocks.json"
+    if not path.exists():
+        group = groups.get((adapt.site_gain, adapt.mean_shift), next(iter(groups.values())))
+        path.write_text(json.dumps(block_order(base, group, adapt.loop(1e-3))))
+    return tuple(json.loads(path.read_text()))
+
+
+def study_name(
+    settings: TuneSettings, adapt: AdaptSettings, base: Generator, data: AdaptData
+) -> str:
+    """Returns the name of a study, which tells everything that its trials depend on."""
+    identity = {
+        "code": closure.digest("training.search.trial"),
+        "base": base.digest,
+        "data": [data.train.digest, data.val.digest],
+        "adapt": asdict(adapt),
+        "settings": {k: v for k, v in asdict(settings).items() if k not in _EFFORT},
+    }
+    text = json.dumps(identity, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{settings.dim}-{settings.sampler}-{key}"

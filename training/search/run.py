@@ -1,0 +1,206 @@
+"""The whole of a search: open the study, run what waits, look twice at the best, write the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import click
+
+from contracts import paths
+from contracts.console import say
+from contracts.errors import UserError
+from services.compute.cluster import cluster
+from services.tracking import page as tracking_page
+from services.tracking import store
+from services.tracking.lineage import lineage
+from training.search import choice as choosing
+from training.search import finalists, page, prepare
+from training.search.choice import Choice
+from training.search.driver import Driver, interruptible
+from training.search.ledger import Ledger, keep_picture
+from training.search.schedule import run_trials, told
+from training.search.settings import TuneSettings
+from training.search.study import OVER, Record, State, Study, storage
+from training.search.trial import (
+    FAILURE,
+    HELD_OUT_LOSS,
+    PICTURES,
+    RESULT,
+    STEP,
+    Inner,
+    Shared,
+    fit_adapter,
+)
+
+FOLDER = paths.REPORTS / "search"
+REPORT = "study.json"
+PAGE = "study.html"
+
+
+def search(settings: TuneSettings, inner: Inner = fit_adapter) -> Choice:
+    """Runs a study, or goes on with it, and writes its end to `data/reports/search`.
+
+    Parameters
+    ----------
+    inner : the inner loop.
+
+    Raises
+    ------
+    UserError : if data or base are missing, the cluster or the storage cannot be reached, or the
+        search was stopped half-way.
+    """
+    study, shared = prepare.prepared(settings)
+    tags = lineage((paths.MODELS / settings.dim / "base", paths.DERIVATIVES, paths.SPLIT))
+    ledger = Ledger(study, store.tracking_uri(), tags | {"dim": settings.dim}, _params(settings))
+    study.fill()
+    _say_where(study)
+    with ledger.writing(), cluster(cpus=settings.concurrent * settings.cpus) as joined:
+        joined.require(settings.cpus, settings.gpus)
+        _run(study, shared, settings, ledger, inner)
+        slots = study.slots()
+        _require_some(slots, study)
+        hand_picked = len(study.space.hand_picked())
+        again = choosing.finalists(slots, settings, hand_picked)
+        scores = finalists.rescored(study, again, shared, settings.finalists.seeds)
+    choice = choosing.choose(slots, settings, scores, hand_picked)
+    conclude(study, choice, ledger)
+    return choice
+
+
+def _run(
+    study: Study, shared: Shared, settings: TuneSettings, ledger: Ledger, inner: Inner
+) -> None:
+    """Runs what waits; however it ends, the study knows it."""
+    driver = Driver.this()
+
+    def changed(number: int, result: dict[str, Any]) -> None:
+        if RESULT in result:
+            keep_picture(study.folder / "trials" / str(number), result[PICTURES])
+        elif STEP in result:
+            ledger.progress(number, int(result[STEP]), float(result[HELD_OUT_LOSS]))
+        elif FAILURE not in result:
+            say(f"trial {number} is lost: its slot waits again")
+        told(study, number, result)
+
+    try:
+        with interruptible(), driver.beating(study.beat):
+            run_trials(study, driver, shared, settings, changed, inner)
+    except KeyboardInterrupt as stop:
+        study.release(driver.id, "the driver was stopped")
+        raise UserError(
+            f"stopped with {_over(study.slots())} of {settings.trials} trials over; they are "
+            "kept: run the same command to go on"
+        ) from stop
+    except BaseException:
+        study.release(driver.id, "the driver was stopped by an error")
+        raise
+
+
+def _say_where(study: Study) -> None:
+    slots = study.slots()
+    say(
+        f"study {study.name}: {_over(slots)} of {len(slots)} trials are over; files in "
+        f"{study.folder}"
+    )
+
+
+def _over(slots: Sequence[Record]) -> int:
+    return sum(one.state in OVER for one in slots)
+
+
+def _require_some(slots: Sequence[Record], study: Study) -> None:
+    if any(one.state is State.DONE for one in slots):
+        return
+    reasons = {one.failure for one in slots if one.failure}
+    raise UserError(
+        f"no trial of {study.name} has a result: {'; '.join(sorted(reasons)) or 'none ran'}. Mend "
+        "this and run the same command: lost trials are repeated, failed ones are results"
+    )
+
+
+def _params(settings: TuneSettings) -> dict[str, Any]:
+    plain = asdict(settings)
+    space = plain.pop("space")
+    space["methods"] = " ".join(space["methods"])
+    return {**plain, **{f"space.{key}": value for key, value in space.items()}}
+
+
+def conclude(study: Study, choice: Choice, ledger: Ledger) -> None:
+    """Writes report, page and the study's run, and prints the table."""
+    settings, slots = study.settings, study.slots()
+    said = choosing.sentences(choice, slots, settings)
+    random = random_slots(study)
+    worst = page.reference(slots, settings, len(study.space.hand_picked()))
+    curve = page.growth(slots, settings, worst) if worst else []
+    content = {
+        "study": study.name,
+        "dim": settings.dim,
+        "chosen": choice.chosen and choice.chosen.number,
+        "said": said,
+        "rule": choosing.RULE,
+        "hypervolume": curve,
+        "importance": page.importances(study),
+        "trials": [_plain(study, one, choice) for one in slots],
+    }
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    report, shown = FOLDER / REPORT, FOLDER / PAGE
+    report.write_text(json.dumps(content, indent=2) + "\n")
+    page.write(shown, study, choice, random)
+    metrics = {}
+    if choice.chosen is not None:
+        metrics = {"chosen_distance": choice.scores[choice.chosen.number].interval.mean}
+    note = "# " + "\n\n".join(said)
+    ledger.conclude(metrics, curve, note, [report, shown])
+    click.echo(page.table(slots, choice, settings))
+    click.echo("\n" + "\n".join(said))
+    say(f"page: {shown}")
+    for line in tracking_page.hints():
+        say(line)
+
+
+def random_slots(study: Study) -> list[Record] | None:
+    """Returns the slots of the random study of the same settings, or None if there is none."""
+    import optuna
+
+    name = study.name.replace(f"-{study.settings.sampler}-", "-random-")
+    folder = study.folder.with_name(name)
+    if study.settings.sampler == "random" or not folder.exists():
+        return None
+    try:
+        url = study.url.replace(str(study.folder.resolve()), str(folder.resolve()))
+        optuna.load_study(study_name=name, storage=storage(url))
+    except KeyError:
+        return None
+    settings = replace(study.settings, sampler="random")
+    return Study(url, name, folder, settings, study.space).slots()
+
+
+def _plain(study: Study, one: Record, choice: Choice) -> dict[str, Any]:
+    again = choice.scores.get(one.number)
+    return {
+        "number": one.number,
+        "slot": one.slot,
+        "state": str(one.state),
+        "config": one.config,
+        "adapt": asdict(study.space.settings(one.config)) if one.config else None,
+        "result": one.result,
+        "failure": one.failure,
+        "again": again and asdict(again.interval),
+    }
+
+
+def report() -> dict[str, Any]:
+    """Returns the report of the last search.
+
+    Raises
+    ------
+    UserError : if there is none.
+    """
+    path = FOLDER / REPORT
+    if not path.exists():
+        raise UserError(f"no {path}; search first: make tune")
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found

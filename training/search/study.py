@@ -1,0 +1,337 @@
+"""A study in Optuna's storage: what is to be tried, what is being tried and what came of it.
+
+A study has as many slots as trials were asked for. A slot waits, is tried, and ends as done or
+failed. When whoever tried it is gone (a killed worker, a lost node, a stopped driver), that trial
+is lost, and the slot waits again with the same settings. So no slot is lost or counted twice, and
+several drivers can work on one study at once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import UserError
+from training.search.driver import Driver, gone
+from training.search.settings import TuneSettings
+from training.search.space import Config, Space
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+# A worker may be lost so often, for one start of the command, before its slot has to wait for the
+# next start: memory that is too small for some settings would otherwise be filled for ever.
+_LOSSES = 2
+_SLOT, _LOST_BEFORE, _BECAUSE = "slot", "lost before", "because"
+_DRIVER, _CONFIG, _RESULT, _FAILURE = "driver", "config", "result", "failure"
+_BEAT = "beat "
+
+
+class State(StrEnum):
+    """What became of a slot."""
+
+    WAITING = "to be tried"
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED_EARLY = "stopped early"
+    FAILED = "failed"
+    LOST = "to be repeated"
+
+
+# A slot in one of these states is not tried again.
+OVER = (State.DONE, State.STOPPED_EARLY, State.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A trial as the study keeps it.
+
+    Parameters
+    ----------
+    number : of the trial in the study.
+    slot : which of the trials that were asked for it is.
+    config : what was chosen; empty before that.
+    result : see `training.search.trial.Result`, as plain values.
+    failure : why there is no result.
+    driver : who runs it, or ran it.
+    began, ended : seconds since the epoch.
+    params : the choices as the sampler knows them.
+    """
+
+    number: int
+    slot: int
+    state: State
+    config: Config
+    result: dict[str, Any]
+    failure: str
+    driver: str
+    began: float
+    ended: float
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class Study:
+    """The trials of one study.
+
+    Parameters
+    ----------
+    url : of Optuna's storage.
+    name : of the study.
+    folder : of the study's files; one driver at a time changes the study, by a lock there.
+    """
+
+    def __init__(
+        self, url: str, name: str, folder: Path, settings: TuneSettings, space: Space
+    ) -> None:
+        import optuna
+        from filelock import FileLock
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.name, self.folder, self.url = name, folder, url
+        self.settings, self.space = settings, space
+        self._lock = FileLock(folder / "study.lock")
+        self._asked: dict[int, optuna.Trial] = {}
+        with self._storage_errors(), self._lock:
+            self.storage = storage(url)
+            self.study = optuna.create_study(
+                study_name=name,
+                storage=self.storage,
+                sampler=self._sampler(),
+                directions=["minimize"] * len(settings.objectives),
+                load_if_exists=True,
+            )
+            # Another seed after each stop, or the first proposals would come a second time.
+            self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+
+    def _sampler(self, begun: int = 0) -> BaseSampler:
+        import optuna
+        from optuna import samplers
+
+        kind, seed = self.settings.sampler, self.settings.seed + begun
+        if kind == "random":
+            return samplers.RandomSampler(seed=seed)
+        if kind == "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=self._startup)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return samplers.TPESampler(
+                # Settings act together, and depend on the method; others run when one is proposed.
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                n_startup_trials=self._startup,
+                seed=seed,
+            )
+
+    @property
+    def _startup(self) -> int:
+        return max(4, self.settings.trials // 3)
+
+    @contextmanager
+    def _storage_errors(self) -> Iterator[None]:
+        """Tells what is wrong with the storage in words."""
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError, OSError) as error:
+            cause = error.__cause__ or error
+            reason = str(cause).strip().partition("\n")[0]
+            raise UserError(
+                f"the study in {shown(self.url)} cannot be read or written: {reason}. What is "
+                "there is kept; mend this and run the same command to go on"
+            ) from error
+
+    def fill(self) -> None:
+        """Adds the slots that are missing; those that were lost for good may be tried again.
+
+        The first slots of a new study have the hand-picked settings, so that every other one can be
+        compared with them.
+        """
+        with self._storage_errors(), self._lock:
+            trials = self.study.get_trials(deepcopy=False)
+            latest = {int(t.user_attrs[_SLOT]): t for t in trials if _SLOT in t.user_attrs}
+            points = [self.space.params(c) for c in self.space.hand_picked()]
+            for slot in range(self.settings.trials):
+                if slot not in latest:
+                    fixed = points[slot] if slot < len(points) else {}
+                    self._enqueue(slot, fixed, 0)
+                elif self._state(latest[slot]) is State.LOST:
+                    self._enqueue(slot, latest[slot].params, 0)
+
+    def _enqueue(self, slot: int, params: Mapping[str, Any], lost: int, because: str = "") -> None:
+        attrs = {_SLOT: slot, _LOST_BEFORE: lost, _BECAUSE: because}
+        self.study.enqueue_trial(dict(params), user_attrs=attrs)
+
+    def ask(self, driver: str) -> tuple[int, Config] | None:
+        """Returns the number and the settings of a slot that was waiting, or None."""
+        with self._storage_errors(), self._lock:
+            if not any(one.state is State.WAITING for one in self.records()):
+                return None
+            trial = self.study.ask()
+            trial.set_user_attr(_DRIVER, driver)
+            config = self.space.suggest(trial)
+            trial.set_user_attr(_CONFIG, config)
+            self._asked[trial.number] = trial
+            return trial.number, config
+
+    def tell(self, number: int, result: Mapping[str, Any]) -> None:
+        """Ends a trial with its result."""
+        limits = self.settings.limits
+        with self._storage_errors(), self._lock:
+            trial = self._asked.pop(number)
+            trial.set_user_attr(_RESULT, dict(result))
+            for name, limit in limits.items():
+                trial.set_constraint(name, float(result[name]) - float(limit))
+            values = [float(result[name]) for name in self.settings.objectives]
+            self.study.tell(trial, values)
+
+    def tell_stopped_early(self, number: int, result: Mapping[str, Any]) -> None:
+        """Ends a trial that was not worth going on with; its learning curve is kept."""
+        from optuna.trial import TrialState
+
+        with self._storage_errors(), self._lock:
+            trial = self._asked.pop(number)
+            trial.set_user_attr(_RESULT, dict(result))
+            self.study.tell(trial, state=TrialState.PRUNED)
+
+    def tell_failed(self, number: int, failure: str) -> None:
+        """Ends a trial that has no result because of its own settings."""
+        from optuna.trial import TrialState
+
+        with self._storage_errors(), self._lock:
+            trial = self._asked.pop(number)
+            trial.set_user_attr(_FAILURE, failure)
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def tell_lost(self, number: int, because: str) -> None:
+        """Ends a trial whose worker is gone; its slot waits again, unless that came too often."""
+        with self._storage_errors(), self._lock:
+            self._lose(number, because)
+
+    def _lose(self, number: int, because: str, counts: bool = True) -> None:
+        from optuna.trial import TrialState
+
+        self._asked.pop(number, None)
+        frozen = self.study.get_trials(deepcopy=False)[number]
+        if frozen.state is not TrialState.RUNNING:
+            return
+        lost = int(frozen.user_attrs[_LOST_BEFORE]) + counts
+        # The repeat comes first: between the two, the slot has two trials, and never none.
+        if lost <= _LOSSES:
+            self._enqueue(int(frozen.user_attrs[_SLOT]), frozen.params, lost, because)
+        self.study.tell(number, state=TrialState.FAIL)
+
+    def release(self, driver: str, because: str) -> None:
+        """Lets go of all trials that a driver runs: their slots wait again."""
+        with self._storage_errors(), self._lock:
+            for one in self.records():
+                if one.state is State.RUNNING and one.driver == driver:
+                    self._lose(one.number, because, counts=False)
+
+    def reconcile(self) -> None:
+        """Lets go of trials whose driver is gone: their slots wait again."""
+        with self._storage_errors(), self._lock:
+            beats = {
+                key.removeprefix(_BEAT): float(value)
+                for key, value in self.study.user_attrs.items()
+                if key.startswith(_BEAT)
+            }
+            for one in self.records():
+                if one.state is State.RUNNING and gone(one.driver, beats.get(one.driver)):
+                    self._lose(one.number, "the driver was stopped", counts=False)
+
+    def beat(self, driver: Driver) -> None:
+        """Says that a driver is alive."""
+        with self._storage_errors():
+            self.study.set_user_attr(_BEAT + driver.id, time.time())
+
+    def remembered(self, key: str, value: Any) -> Any:
+        """Returns what the study keeps under a key, which is `value` if it keeps nothing."""
+        with self._storage_errors(), self._lock:
+            if key not in self.study.user_attrs:
+                self.study.set_user_attr(key, value)
+            return self.study.user_attrs[key]
+
+    def records(self) -> list[Record]:
+        """Returns every trial, repeats included, in the order of their numbers."""
+        with self._storage_errors():
+            trials = self.study.get_trials(deepcopy=False)
+        found = []
+        for one in trials:
+            if _SLOT not in one.user_attrs:
+                continue
+            attrs, state = one.user_attrs, self._state(one)
+            failure = str(attrs.get(_FAILURE, ""))
+            if state is State.LOST:
+                failure = self._why_lost(one, trials)
+            found.append(
+                Record(
+                    number=one.number,
+                    slot=int(attrs[_SLOT]),
+                    state=state,
+                    config=dict(attrs.get(_CONFIG, {})),
+                    result=dict(attrs.get(_RESULT, {})),
+                    failure=failure,
+                    driver=str(attrs.get(_DRIVER, "")),
+                    began=one.datetime_start.timestamp() if one.datetime_start else 0.0,
+                    ended=one.datetime_complete.timestamp() if one.datetime_complete else 0.0,
+                    params=dict(one.params),
+                )
+            )
+        return found
+
+    def slots(self) -> list[Record]:
+        """Returns the latest trial of each slot, in the order of the slots."""
+        latest = {one.slot: one for one in self.records()}
+        return [latest[slot] for slot in sorted(latest)]
+
+    @staticmethod
+    def _state(trial: FrozenTrial) -> State:
+        from optuna.trial import TrialState
+
+        if trial.state is TrialState.FAIL:
+            return State.FAILED if _FAILURE in trial.user_attrs else State.LOST
+        return {
+            TrialState.WAITING: State.WAITING,
+            TrialState.RUNNING: State.RUNNING,
+            TrialState.COMPLETE: State.DONE,
+            TrialState.PRUNED: State.STOPPED_EARLY,
+        }[trial.state]
+
+    @staticmethod
+    def _why_lost(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> str:
+        slot = trial.user_attrs[_SLOT]
+        later = [t for t in trials[trial.number + 1 :] if t.user_attrs.get(_SLOT) == slot]
+        return str(later[0].user_attrs[_BECAUSE]) if later else "its worker was lost too often"
+
+
+def storage(url: str) -> Any:
+    """Returns Optuna's storage at a URL; that of a file waits for others who write to it."""
+    from optuna.storages import RDBStorage
+
+    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
+    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **options})
+
+
+def url_of(folder: Path) -> str:
+    """Returns the URL of the storage: `OPTUNA_STORAGE`, or else a file in the study's folder."""
+    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{folder.resolve() / 'study.db'}"
+
+
+def shown(url: str) -> str:
+    """Returns a URL without its password."""
+    from sqlalchemy.engine import make_url
+
+    return make_url(url).render_as_string(hide_password=True)

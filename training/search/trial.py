@@ -1,0 +1,191 @@
+"""One trial: the inner loop, run by a worker of the Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from training.search.space import Config, Space
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from contracts.tracking import Status, Value
+    from models.generator import Generator
+    from training.adapt_data import AdaptData
+    from training.adapt_group import AdaptGroup
+    from training.settings import HeldOutSettings
+
+_LISTED = 300  # characters of a failure that are kept
+# Keys of what a worker reports.
+RESULT, FAILURE, STEP, HELD_OUT_LOSS = "result", "failure", "step", "held_out_loss"
+FILES, PICTURES = "files", "pictures"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a trial.
+
+    Parameters
+    ----------
+    regional_distance : outer objective, to the target group's validation subjects
+        (`evaluation.regional_means`).
+    copy_share : share of samples that are near copies of a training subject.
+    trainable, trainable_share : trained parameters, and how many for each one of the network.
+    adapter_bytes : size of the adapter file.
+    seconds : of training.
+    memory_mb : the most memory that the worker has had resident so far.
+    held_out_loss : by step of training; empty where nothing is trained.
+    kept_step : the step whose weights remained; None where nothing is trained.
+    """
+
+    regional_distance: float
+    copy_share: float
+    trainable: int
+    trainable_share: float
+    adapter_bytes: int
+    seconds: float
+    memory_mb: float
+    held_out_loss: dict[str, float] = field(default_factory=dict)
+    kept_step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all trials of a study share. Ray puts it once on each node.
+
+    Parameters
+    ----------
+    groups : the target group by (site gain, shift of the mean).
+    threads : of torch, in each trial.
+    """
+
+    base: Generator
+    data: AdaptData
+    groups: dict[tuple[bool, bool], AdaptGroup]
+    held_out: HeldOutSettings
+    space: Space
+    threads: int
+
+
+class _Told:
+    """The record of a trial's training: it tells the losses to `report`, and keeps pictures."""
+
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        self.id, self.uri = "", ""
+        self.report = report
+        self.losses: dict[str, float] = {}
+        self.pictures: dict[str, NDArray[Any]] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Tells the loss on held-out subjects."""
+        if "val/loss" in values:
+            self.losses[str(step)] = values["val/loss"]
+            self.report({STEP: step, HELD_OUT_LOSS: values["val/loss"]})
+
+    def image(self, pixels: NDArray[Any], key: str, step: int = 0) -> None:
+        """Keeps the last picture of a key."""
+        self.pictures[key] = pixels
+
+    def params(self, values: Mapping[str, Value]) -> None:
+        """Does nothing: the study keeps the settings."""
+
+    tags = params
+
+    def note(self, markdown: str) -> None:
+        """Does nothing."""
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Does nothing."""
+
+    def text(self, text: str, name: str) -> None:
+        """Does nothing."""
+
+    def finish(self, status: Status = "FINISHED") -> None:
+        """Does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Does nothing."""
+
+
+Inner = Callable[[Config, Shared, Path, _Told], Result]
+
+
+def fit_adapter(config: Config, shared: Shared, folder: Path, told: _Told) -> Result:
+    """The inner loop: fits an adapter with a trial's settings, and scores it.
+
+    Parameters
+    ----------
+    folder : for the adapter.
+    """
+    import torch
+
+    from training.adapt import adapt_generator
+
+    torch.set_num_threads(shared.threads)
+    settings = shared.space.settings(config)
+    group = shared.groups[settings.site_gain, settings.mean_shift]
+    with tempfile.TemporaryDirectory() as work:
+        made = adapt_generator(
+            shared.base, folder, settings, shared.held_out, shared.data, group, Path(work), told
+        )
+    return Result(
+        regional_distance=made.val_regional_distance,
+        copy_share=made.copy_share,
+        trainable=made.trainable,
+        trainable_share=made.trainable_share,
+        adapter_bytes=made.adapter_bytes,
+        seconds=made.seconds,
+        memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        held_out_loss=told.losses,
+        kept_step=made.kept_step,
+    )
+
+
+def run(chosen: Mapping[str, Any], shared: Shared, inner: Inner) -> None:
+    """Runs one trial in a worker and reports to Ray Tune what came of it.
+
+    An error of the trial itself is its result. What is reported last has the key `RESULT` or
+    `FAILURE`; the files of the adapter travel with it, so that workers need no shared folder.
+    """
+    from ray import tune
+
+    with tempfile.TemporaryDirectory() as folder:
+        told = _Told(tune.report)
+        began = time.monotonic()
+        try:
+            result = inner(dict(chosen["config"]), shared, Path(folder), told)
+            failure = _not_finite(result)
+        except Exception as error:
+            # Whatever goes wrong in one trial (memory, a rank that does not fit): the others go on.
+            result, failure = None, f"{type(error).__name__}: {error}"[:_LISTED]
+        if failure or result is None:
+            tune.report({FAILURE: failure, "after_s": time.monotonic() - began})
+            return
+        files = [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
+        # As a text and lists: Tune would take dictionaries apart.
+        pictures = list(told.pictures.values())
+        tune.report({RESULT: json.dumps(asdict(result)), FILES: files, PICTURES: pictures})
+
+
+def _not_finite(result: Result) -> str:
+    """Returns which number of a result is none, or nothing."""
+    values = {k: v for k, v in asdict(result).items() if isinstance(v, float)}
+    wrong = [f"{k} is {v}" for k, v in values.items() if not math.isfinite(v)]
+    return ", ".join(wrong)
