@@ -57,6 +57,8 @@ _MEASUREMENTS = (
     Measurement("scaling", "scaling", minutes=25),
     Measurement("registration", "registration", minutes=15),
     Measurement("paper", "paper", before="python -m benchmarks.scaling"),
+    Measurement("search", "search", minutes=150, before="make demo"),
+    Measurement("scheduling", "scheduling", minutes=12),
     _ablation("ablation-untrained", "--seconds 0 --samples 36", 25),
     _ablation("ablation-trained", "--seconds 200 --samples 36 whole", 6),
     *(Measurement(f"peft-{dim}", "peft", ("--dim", dim), 60, "make demo") for dim in ("2d", "3d")),

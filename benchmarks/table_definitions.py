@@ -242,6 +242,28 @@ REGISTRATION = (
     Column("inverse error (voxels)", "inverse_error", ".4f"),
 )
 
+SEARCH = (
+    Column("seed", "seed"),
+    Column("chosen", "chosen"),
+    Column("trained", "trained", ","),
+    Column("distance, new seeds", "score", ".3f"),
+    Column("less gain only", "less_gain", ".3f"),
+    Column("less median by hand", "less_hand_picked", ".3f"),
+    Column("hypervolume", "hypervolume", ".4f"),
+    Column("at random", "hypervolume_random", ".4f"),
+    Column("best of trials", "best", ".3f"),
+    Column("at random", "best_random", ".3f"),
+    Column("minutes", "minutes", ".1f"),
+)
+
+SCHEDULING = (
+    Column("slots", "slots"),
+    Column("trials", "trials"),
+    Column("seconds of each", "seconds", "g"),
+    Column("busy", "busy", ".3f"),
+    Column("driver's memory (MB)", "driver_mb", ".0f"),
+)
+
 TABLES: dict[str, Table] = {
     "demo-verdicts": Table("demo", _demo_verdicts),
     "demo-scores": Table("demo", _demo_scores),
@@ -264,6 +286,8 @@ TABLES: dict[str, Table] = {
     "paper": Table("paper", _rows(PAPER)),
     "gpu-steps": Table("gpu", _measure(GPU_STEPS, "training step")),
     "gpu-samples": Table("gpu", _measure(GPU_SAMPLES, "sampling")),
+    "search": Table("search", _rows(SEARCH)),
+    "scheduling": Table("scheduling", _rows(SCHEDULING)),
     "neighbours": Table("neighbours", _rows(NEIGHBOURS)),
     "judge-similarity": Table("judge", _measure(SIMILARITY, "ms-ssim")),
     "judge-audits": Table("judge", _measure(AUDITS, "audit")),

@@ -160,7 +160,7 @@ def test_an_error_of_the_study_is_told_as_it_is_and_the_study_goes_on(
         raise UserError("No space left on device")
 
     shared: Any = None
-    with cluster(), pytest.raises(UserError, match="^No space left on device$"):
+    with cluster(), pytest.raises(UserError, match=r"^No space left on device$"):
         run_trials(study, Driver.this(), shared, tiny.settings(), changed, tiny.inner)
     ray.shutdown()
     study.release(Driver.this().id, "an error")
