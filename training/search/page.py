@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -227,7 +228,7 @@ def _svg(draw: Any, width: float, height: float) -> str:
         draw(figure.subplots())
         content = io.StringIO()
         figure.savefig(content, format="svg", metadata={"Date": None}, transparent=True)
-    text = content.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", content.getvalue(), flags=re.DOTALL)
     return text[text.index("<svg") :]
 
 

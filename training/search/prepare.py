@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from contracts import closure, paths
 from contracts.console import say
@@ -17,6 +18,7 @@ from models.generator import Generator
 from training.adapt_data import AdaptData
 from training.adapt_group import AdaptGroup
 from training.search.block_order import block_order
+from training.search.earlier import learn
 from training.search.settings import TuneSettings
 from training.search.space import Space
 from training.search.study import Study, url_of
@@ -57,6 +59,9 @@ def prepared(settings: TuneSettings) -> tuple[Study, Shared]:
     space = Space(given, adapt, names)
     held_out = HeldOutSettings(samples=settings.samples, steps=settings.evaluations)
     study = Study(url_of(folder), name, folder, settings, space)
+    scored_by = _key(_scored_by(settings, adapt, generator, data))
+    if learnt := learn(study, settings.start_from, STUDIES, scored_by):
+        say(f"{learnt} trials of earlier studies are known to the sampler")
     return study, Shared(generator, data, groups, held_out, space, settings.cpus)
 
 
@@ -78,13 +83,24 @@ def study_name(
     settings: TuneSettings, adapt: AdaptSettings, base: Generator, data: AdaptData
 ) -> str:
     """Returns the name of a study, which tells everything that its trials depend on."""
-    identity = {
+    chosen = {k: v for k, v in asdict(settings).items() if k not in _EFFORT}
+    key = _key([_scored_by(settings, adapt, base, data), chosen])
+    return f"{settings.dim}-{settings.sampler}-{key}"
+
+
+def _scored_by(
+    settings: TuneSettings, adapt: AdaptSettings, base: Generator, data: AdaptData
+) -> dict[str, Any]:
+    """Returns what the result of a trial with given settings depends on."""
+    return {
         "code": closure.digest("training.search.trial"),
         "base": base.digest,
         "data": [data.train.digest, data.val.digest],
         "adapt": asdict(adapt),
-        "settings": {k: v for k, v in asdict(settings).items() if k not in _EFFORT},
+        "samples": [settings.samples, settings.evaluations],
     }
-    text = json.dumps(identity, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{settings.dim}-{settings.sampler}-{key}"
+
+
+def _key(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

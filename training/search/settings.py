@@ -72,6 +72,8 @@ class TuneSettings:
     sampler : ``tpe`` (multivariate, grouped, of one or many objectives), ``nsga2`` or ``random``.
     objectives : of `OBJECTIVES`, the first of them ``regional_distance``. Several: the sampler
         looks for the Pareto front.
+    start_from : names of earlier studies (folders in `data/work/studies`) of the same base, data
+        and scoring; the sampler of a new study knows their trials.
     limits : largest values of a chosen trial, by name of `OBJECTIVES`.
     stop_early : one objective only: end trials whose held-out loss is among the worse half at a
         quarter, a half ... of their steps (ASHA, Li et al. 2020).
@@ -89,6 +91,7 @@ class TuneSettings:
     sampler: Literal["tpe", "nsga2", "random"] = "tpe"
     objectives: tuple[str, ...] = ("regional_distance",)
     limits: dict[str, Any] = field(default_factory=dict)
+    start_from: tuple[str, ...] = ()
     stop_early: bool = False
     samples: int = 16
     evaluations: int = 4

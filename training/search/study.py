@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # next start: memory that is too small for some settings would otherwise be filled for ever.
 _LOSSES = 2
 _SLOT, _LOST_BEFORE, _BECAUSE = "slot", "lost before", "because"
-_DRIVER, _CONFIG, _RESULT, _FAILURE = "driver", "config", "result", "failure"
+_DRIVER, CONFIG, RESULT, _FAILURE = "driver", "config", "result", "failure"
 _BEAT = "beat "
 
 
@@ -182,20 +182,42 @@ class Study:
             trial = self.study.ask()
             trial.set_user_attr(_DRIVER, driver)
             config = self.space.suggest(trial)
-            trial.set_user_attr(_CONFIG, config)
+            trial.set_user_attr(CONFIG, config)
             self._asked[trial.number] = trial
             return trial.number, config
 
     def tell(self, number: int, result: Mapping[str, Any]) -> None:
         """Ends a trial with its result."""
-        limits = self.settings.limits
         with self._storage_errors(), self._lock:
             trial = self._asked.pop(number)
-            trial.set_user_attr(_RESULT, dict(result))
-            for name, limit in limits.items():
-                trial.set_constraint(name, float(result[name]) - float(limit))
-            values = [float(result[name]) for name in self.settings.objectives]
-            self.study.tell(trial, values)
+            trial.set_user_attr(RESULT, dict(result))
+            for name, over in self._beyond(result).items():
+                trial.set_constraint(name, over)
+            self.study.tell(trial, self._values(result))
+
+    def _values(self, result: Mapping[str, Any]) -> list[float]:
+        return [float(result[name]) for name in self.settings.objectives]
+
+    def _beyond(self, result: Mapping[str, Any]) -> dict[str, float]:
+        """Returns by how much a result is beyond each limit; Optuna's constraints."""
+        return {k: float(result[k]) - float(limit) for k, limit in self.settings.limits.items()}
+
+    def learn(self, config: Config, result: Mapping[str, Any], source: str) -> None:
+        """Adds the result of another study's trial, which is no slot of this one."""
+        from optuna.trial import FixedTrial, create_trial
+
+        fixed = FixedTrial(self.space.params(config))
+        self.space.suggest(fixed)
+        with self._storage_errors(), self._lock:
+            self.study.add_trial(
+                create_trial(
+                    values=self._values(result),
+                    params=fixed.params,
+                    distributions=fixed.distributions,
+                    user_attrs={CONFIG: config, RESULT: dict(result), "from": source},
+                    constraints=self._beyond(result),
+                )
+            )
 
     def tell_stopped_early(self, number: int, result: Mapping[str, Any]) -> None:
         """Ends a trial that was not worth going on with; its learning curve is kept."""
@@ -203,7 +225,7 @@ class Study:
 
         with self._storage_errors(), self._lock:
             trial = self._asked.pop(number)
-            trial.set_user_attr(_RESULT, dict(result))
+            trial.set_user_attr(RESULT, dict(result))
             self.study.tell(trial, state=TrialState.PRUNED)
 
     def tell_failed(self, number: int, failure: str) -> None:
@@ -281,8 +303,8 @@ class Study:
                     number=one.number,
                     slot=int(attrs[_SLOT]),
                     state=state,
-                    config=dict(attrs.get(_CONFIG, {})),
-                    result=dict(attrs.get(_RESULT, {})),
+                    config=dict(attrs.get(CONFIG, {})),
+                    result=dict(attrs.get(RESULT, {})),
                     failure=failure,
                     driver=str(attrs.get(_DRIVER, "")),
                     began=one.datetime_start.timestamp() if one.datetime_start else 0.0,

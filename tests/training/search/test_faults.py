@@ -127,7 +127,7 @@ def test_a_node_that_is_lost_costs_only_time(nodes: Cluster, tmp_path: Path) -> 
             nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
 
     with cluster():
-        shared: Any = 1.5
+        shared: Any = 4.0
         run_trials(study, Driver.this(), shared, tiny.settings(), changed, tiny.slow)
     assert lost["done"]
     assert accounted(study) == {State.DONE: 6}
@@ -209,18 +209,17 @@ def test_a_driver_that_is_stopped_goes_on_with_the_same_command(
     tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    first = driver(tmp_path)
-    assert first.stdout is not None
-    assert first.stdout.readline().startswith("report")
-    time.sleep(0.3)
-    first.send_signal(how)
-    first.stdout.read()
-    assert first.wait(timeout=60) == (3 if how == signal.SIGTERM else -how)
+    with driver(tmp_path) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline().startswith("report")
+        time.sleep(0.3)
+        first.send_signal(how)
+        assert first.wait(timeout=60) == (3 if how == signal.SIGTERM else -how)
     study = tiny.study(tmp_path)
     if how == signal.SIGTERM:
         assert State.RUNNING not in accounted(study)
-    second = driver(tmp_path)
-    assert second.communicate(timeout=120)[0].splitlines()[-1] == "over"
+    with driver(tmp_path) as second:
+        assert second.communicate(timeout=120)[0].splitlines()[-1] == "over"
     assert second.returncode == 0
     assert accounted(study) == {State.DONE: 6}
     assert any(one.state is State.LOST for one in study.records())

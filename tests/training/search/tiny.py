@@ -95,7 +95,8 @@ def nan(config: Config, shared: Any, folder: Path, told: Any) -> Result:
 
 
 def slow(config: Config, shared: Any, folder: Path, told: Any) -> Result:
-    """Takes as many seconds as `shared` says."""
+    """Takes as many seconds as `shared` says, after its first report."""
+    told.metrics({"val/loss": 1.0}, step=0)
     time.sleep(float(shared))
     return inner({**config, "method": "lora"}, shared, folder, told)
 
