@@ -40,11 +40,12 @@ def run(slots: int, trials: int, seconds: float, after: Any = None) -> float:
     after : called with the number of each trial that is over.
     """
     from services.compute.cluster import cluster
+    from training.search.database import url_of
     from training.search.driver import Driver
     from training.search.schedule import run_trials
     from training.search.settings import SpaceSettings, TuneSettings
     from training.search.space import Space
-    from training.search.study import Study, url_of
+    from training.search.study import Study
     from training.settings import AdaptSettings
 
     given = SpaceSettings(methods={"lora": {}, "svdiff": {}, "full": {}}, steps=(10, 20))

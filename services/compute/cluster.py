@@ -21,7 +21,7 @@ VARIABLE = "RAY_ADDRESS"
 _KNOCK_WITHIN_S = 5.0
 _CHECK_WITHIN_S = 20.0
 _TOLD = 160  # characters of Ray's reason
-# Trials get paths, not arrays: the store stays small, so that a container's /dev/shm is enough.
+# Beside what the caller puts there. Small, so that a container's /dev/shm is enough.
 _OBJECT_STORE_BYTES = 128 * 1024**2
 # Set by `contracts`, for this process and for what it starts; torch reads it when it is loaded.
 _PASSED_ON = ("OMP_WAIT_POLICY",)
@@ -58,7 +58,10 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    cpus: int | None = None, address: str | None = None, log: bool = False
+    cpus: int | None = None,
+    address: str | None = None,
+    log: bool = False,
+    stored_bytes: int = 0,
 ) -> Iterator[Cluster]:
     """Be connected to a cluster.
 
@@ -68,6 +71,7 @@ def cluster(
     address : `host:port` of the head, or `ray://host:port`. Default: `RAY_ADDRESS`, and without
         it a local cluster.
     log : show here what the workers print.
+    stored_bytes : how much will be put into the object store of a local cluster.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def cluster(
                 include_dashboard=False,
                 log_to_driver=log,
                 logging_level=logging.ERROR,
-                object_store_memory=_OBJECT_STORE_BYTES,
+                object_store_memory=_OBJECT_STORE_BYTES + stored_bytes,
             )
         else:
             ray.init(

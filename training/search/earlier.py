@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import UserError
-from training.search.study import CONFIG, RESULT, Study, storage, url_of
+from training.search.database import storage, url_of
+from training.search.study import CONFIG, RESULT, Study
 
 # Name of the study's attribute that tells what its scores depend on.
 SCORED_BY = "scored by"

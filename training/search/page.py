@@ -12,10 +12,11 @@ import numpy as np
 
 from training.search import choice as choosing
 from training.search.choice import Choice
+from training.search.database import shown
 from training.search.pareto import hypervolume
 from training.search.settings import TuneSettings
 from training.search.space import name_of
-from training.search.study import Record, State, Study, shown
+from training.search.study import Record, State, Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

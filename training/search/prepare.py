@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from contracts import closure, paths
 from contracts.console import say
@@ -17,11 +19,13 @@ from models.adapters.targets import blocks
 from models.generator import Generator
 from training.adapt_data import AdaptData
 from training.adapt_group import AdaptGroup
+from training.dataset import TrainingImages
 from training.search.block_order import block_order
+from training.search.database import url_of
 from training.search.earlier import learn
 from training.search.settings import TuneSettings
 from training.search.space import Space
-from training.search.study import Study, url_of
+from training.search.study import Study
 from training.search.trial import Shared
 from training.settings import AdaptSettings, HeldOutSettings
 
@@ -51,7 +55,8 @@ def prepared(settings: TuneSettings) -> tuple[Study, Shared]:
     groups = {}
     for gain, shift in product(sorted(set(given.site_gain)), sorted(set(given.mean_shift))):
         work = folder / f"group-{gain:d}{shift:d}"
-        groups[gain, shift] = AdaptGroup.of(generator, data, gain, shift, paths.WORK, work)
+        group = AdaptGroup.of(generator, data, gain, shift, paths.WORK, work)
+        groups[gain, shift] = replace(group, train=_plain(group.train), val=_plain(group.val))
     names = blocks(generator.denoiser.network)
     if given.blocks == "top":
         names = _kept_order(folder, generator, groups, adapt)
@@ -63,6 +68,11 @@ def prepared(settings: TuneSettings) -> tuple[Study, Shared]:
     if learnt := learn(study, settings.start_from, STUDIES, scored_by):
         say(f"{learnt} trials of earlier studies are known to the sampler")
     return study, Shared(generator, data, groups, held_out, space, settings.cpus)
+
+
+def _plain(images: TrainingImages) -> TrainingImages:
+    """Returns the images as an array that Ray shares without a copy, which a memory map is not."""
+    return replace(images, images=np.asarray(images.images))
 
 
 def _kept_order(

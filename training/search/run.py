@@ -19,11 +19,12 @@ from services.tracking.lineage import lineage
 from training.search import choice as choosing
 from training.search import finalists, page, prepare
 from training.search.choice import Choice
+from training.search.database import storage
 from training.search.driver import Driver, interruptible
 from training.search.ledger import Ledger, keep_picture
 from training.search.schedule import run_trials, told
 from training.search.settings import TuneSettings
-from training.search.study import OVER, Record, State, Study, storage
+from training.search.study import OVER, Record, State, Study
 from training.search.trial import (
     FAILURE,
     HELD_OUT_LOSS,
@@ -57,7 +58,8 @@ def search(settings: TuneSettings, inner: Inner = fit_adapter) -> Choice:
     ledger = Ledger(study, store.tracking_uri(), tags | {"dim": settings.dim}, _params(settings))
     study.fill()
     _say_where(study)
-    with ledger.writing(), cluster(cpus=settings.concurrent * settings.cpus) as joined:
+    cpus = settings.concurrent * settings.cpus
+    with ledger.writing(), cluster(cpus=cpus, stored_bytes=shared.bytes) as joined:
         joined.require(settings.cpus, settings.gpus)
         _run(study, shared, settings, ledger, inner)
         slots = study.slots()

@@ -184,7 +184,7 @@ def _run_waiting(
             time_attr=STEP,
             metric=HELD_OUT_LOSS,
             mode="min",
-            max_t=most,
+            max_t=most + 1,  # at which all trials would be stopped, before they are scored
             grace_period=max(most // _EARLIEST, 1),
             reduction_factor=2,
         )

@@ -8,7 +8,6 @@ several drivers can work on one study at once.
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import UserError
+from training.search.database import shown, storage
 from training.search.driver import Driver, gone
 from training.search.settings import TuneSettings
 from training.search.space import Config, Space
@@ -337,23 +337,3 @@ class Study:
         slot = trial.user_attrs[_SLOT]
         later = [t for t in trials[trial.number + 1 :] if t.user_attrs.get(_SLOT) == slot]
         return str(later[0].user_attrs[_BECAUSE]) if later else "its worker was lost too often"
-
-
-def storage(url: str) -> Any:
-    """Returns Optuna's storage at a URL; that of a file waits for others who write to it."""
-    from optuna.storages import RDBStorage
-
-    options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True, **options})
-
-
-def url_of(folder: Path) -> str:
-    """Returns the URL of the storage: `OPTUNA_STORAGE`, or else a file in the study's folder."""
-    return os.environ.get("OPTUNA_STORAGE") or f"sqlite:///{folder.resolve() / 'study.db'}"
-
-
-def shown(url: str) -> str:
-    """Returns a URL without its password."""
-    from sqlalchemy.engine import make_url
-
-    return make_url(url).render_as_string(hide_password=True)

@@ -75,6 +75,14 @@ class Shared:
     space: Space
     threads: int
 
+    @property
+    def bytes(self) -> int:
+        """The size of its volumes, about."""
+        data = self.data
+        arrays = [data.train.volumes, data.val.volumes, data.held_out.volumes]
+        arrays += [images.images for g in self.groups.values() for images in (g.train, g.val)]
+        return sum(array.nbytes for array in arrays)
+
 
 class _Told:
     """The record of a trial's training: it tells the losses to `report`, and keeps pictures."""

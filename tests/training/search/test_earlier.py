@@ -9,10 +9,11 @@ import pytest
 
 from contracts.errors import UserError
 from tests.training.search.tiny import SPACE, result, settings, space, study
+from training.search.database import url_of
 from training.search.driver import Driver
 from training.search.earlier import SCORED_BY, learn
 from training.search.settings import SpaceSettings
-from training.search.study import Study, url_of
+from training.search.study import Study
 
 ME = Driver.this().id
 

@@ -14,8 +14,9 @@ import pytest
 from contracts.errors import UserError
 from tests.training.search.tiny import result, settings, space, study
 from training.search import driver as drivers
+from training.search.database import shown, url_of
 from training.search.driver import Driver, gone
-from training.search.study import State, Study, shown, url_of
+from training.search.study import State, Study
 
 ME = Driver.this().id
 GONE = "elsewhere/1/0"

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from training.search.database import url_of
 from training.search.settings import FinalistSettings, SpaceSettings, TuneSettings
 from training.search.space import Config, Space
-from training.search.study import Study, url_of
+from training.search.study import Study
 from training.search.trial import Result
 from training.settings import AdaptSettings
 
