@@ -60,7 +60,7 @@ def run(slots: int, trials: int, seconds: float, after: Any = None) -> float:
             if after is not None:
                 after(number)
 
-        run_trials(study, Driver.this(), shared, settings, changed, sleep)
+        run_trials(study, Driver.new(), shared, settings, changed, sleep)
         records = study.slots()
     span = max(one.ended for one in records) - min(one.began for one in records)
     return trials * seconds / (slots * span)

@@ -44,7 +44,7 @@ def row(settings: Settings) -> dict[str, Any]:
     by_hand = sorted(choice.hand_picked, key=lambda r: choice.scores[r.number].interval.mean)
     adapters = [one for one in by_hand if one.config["mean_shift"]]
     gain = next(one for one in by_hand if not one.config["mean_shift"])
-    volumes = [page.growth(one, settings, worst)[-1] for one in (slots, random)]
+    volumes = [page.growth(one, settings, worst)[-1][1] for one in (slots, random)]
     best = [float(choosing.done(one)[0].result["regional_distance"]) for one in (slots, random)]
     return {
         "seed": settings.seed,

@@ -9,9 +9,9 @@ import numpy as np
 
 from training.search.finalists import Interval, Rescored
 from training.search.pareto import front
+from training.search.records import Record, State
 from training.search.settings import TuneSettings
 from training.search.space import name_of
-from training.search.study import Record, State
 
 RULE = (
     "Trials beyond a limit are left out. The best of the rest, by the regional distance to the "
@@ -136,8 +136,8 @@ def sentences(choice: Choice, slots: Sequence[Record], settings: TuneSettings) -
     people = len(choice.scores[chosen.number].without)
     said.append(
         f"Intervals are for other seeds (of {seeds}) and other people (of {people}), not for "
-        "another training: every trial was trained once. The smallest of many scores is too good "
-        "by chance; that is why finalists are scored again."
+        "another training: every trial was trained once. New seeds take away the luck of the old "
+        "ones; that the same people chose the finalists still favours them a little."
     )
     return said
 

@@ -10,7 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 # A driver on another host is taken for gone when it has not been heard of for so long.
 _GONE_AFTER_S = 120.0
@@ -23,20 +27,27 @@ class Driver:
 
     Parameters
     ----------
-    id : host, process and when that was started, e.g. ``node3/4711/1790.12``: a process number may
+    id : host, process number and a random part, e.g. ``node3-4711-1a2b3c4d``: a process number may
         come again, in containers above all.
     """
 
     id: str
 
     @classmethod
-    def this(cls) -> Driver:
-        """Returns the driver of this process."""
-        return cls(f"{socket.gethostname()}/{os.getpid()}/{_started(os.getpid())}")
+    def new(cls) -> Driver:
+        """Returns a driver of this process."""
+        return cls(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}")
 
     @contextmanager
-    def beating(self, beat: Callable[[Driver], None]) -> Iterator[None]:
-        """Calls `beat` every now and then from a thread; an error of it is tried again."""
+    def alive(self, folder: Path, beat: Callable[[Driver], None]) -> Iterator[None]:
+        """Tells others that this driver is alive: by a lock that ends with the process, and for
+        other hosts by calling `beat` now and then from a thread.
+
+        Parameters
+        ----------
+        folder : of the study.
+        beat : an error of it is passed over; it is called again later.
+        """
         over = threading.Event()
 
         def work() -> None:
@@ -44,42 +55,48 @@ class Driver:
                 try:
                     beat(self)
                 except Exception:
-                    continue
+                    continue  # the storage may be away for a minute
 
-        beat(self)
-        thread = threading.Thread(target=work, daemon=True, name="beat")
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-
-def _started(process: int) -> str:
-    """Returns when a process was started, or nothing if there is none of that number."""
-    import psutil
-
-    try:
-        return f"{psutil.Process(process).create_time():.2f}"
-    except psutil.Error:
-        return ""
+        path = _lock_file(folder, self.id)
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(path):
+            beat(self)
+            thread = threading.Thread(target=work, daemon=True, name="beat")
+            thread.start()
+            try:
+                yield
+            finally:
+                over.set()
+                thread.join()
+        path.unlink(missing_ok=True)
 
 
-def gone(driver: str, beat: float | None) -> bool:
+def gone(driver: str, beat: float | None, folder: Path) -> bool:
     """Returns whether a driver does not run any more.
+
+    On its own host the lock tells, which the kernel lets go of when a process ends; from another
+    host, the time of the last beat.
 
     Parameters
     ----------
     driver : `Driver.id`; empty where one was stopped before it could write that.
     beat : when it said last that it is alive, in seconds since the epoch.
+    folder : of the study.
     """
-    if not driver:
+    if driver.rpartition("-")[0].rpartition("-")[0] != socket.gethostname():
+        return not driver or beat is None or time.time() - beat > _GONE_AFTER_S
+    path = _lock_file(folder, driver)
+    if not path.exists():
         return True
-    host, process, started = driver.split("/")
-    if host == socket.gethostname():
-        return _started(int(process)) != started
-    return beat is None or time.time() - beat > _GONE_AFTER_S
+    try:
+        with FileLock(path, timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _lock_file(folder: Path, driver: str) -> Path:
+    return folder / "drivers" / f"{driver}.lock"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import UserError
-from training.search.database import storage, url_of
+from training.search.database import open_storage, url_of
 from training.search.study import CONFIG, RESULT, Study
 
 # Name of the study's attribute that tells what its scores depend on.
@@ -31,7 +31,7 @@ def learn(study: Study, names: tuple[str, ...], folder: Path, scored_by: str) ->
     """
     if study.remembered(SCORED_BY, scored_by) != scored_by:
         raise UserError(f"the study {study.name} was scored in another way: delete it")
-    if study.records() or not names:
+    if study.records():
         return 0
     added = 0
     for name in names:
@@ -40,8 +40,7 @@ def learn(study: Study, names: tuple[str, ...], folder: Path, scored_by: str) ->
                 study.space.params(config)
             except UserError:
                 continue
-            study.learn(config, result, name)
-            added += 1
+            added += study.learn(config, result, name)
     return added
 
 
@@ -50,7 +49,7 @@ def _done(name: str, folder: Path, scored_by: str) -> list[tuple[dict[str, Any],
 
     url = url_of(folder / name)
     try:
-        found = optuna.load_study(study_name=name, storage=storage(url))
+        found = optuna.load_study(study_name=name, storage=open_storage(url))
     except Exception as error:
         raise UserError(
             f"tune.start_from: no study {name} in {folder}: expected the name of a folder there"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from scipy import stats
 
 from contracts.console import progress
 from evaluation.regional_means import distance_of_means
-from training.search.study import Record, Study
+from training.search.records import Record
+from training.search.study import Study
 from training.search.trial import Shared
 
 Float64Array = NDArray[np.float64]
@@ -61,8 +63,8 @@ class Rescored:
         people : (P, 2, R), of the held-out people.
         """
         without = [
-            np.mean([distance_of_means(one, np.delete(people, i, axis=0)) for one in made])
-            for i in range(len(people))
+            np.mean([distance_of_means(_without(one, i, len(people)), others) for one in made])
+            for i, others in enumerate(np.delete(people, i, axis=0) for i in range(len(people)))
         ]
         by_seed = [distance_of_means(one, people) for one in made]
         return cls(np.array(by_seed), np.array(without))
@@ -75,6 +77,16 @@ class Rescored:
     def less(self, other: Rescored) -> Interval:
         """Returns the difference to another generator, paired by seeds and by people."""
         return _interval(self.by_seed - other.by_seed, self.without - other.without)
+
+
+def _without(made: Float64Array, person: int, people: int) -> Float64Array:
+    """Returns the samples but for those at one person's age and sex.
+
+    Samples follow the people in turn (`evaluation.held_out.sample_conditions`). Both go together,
+    since otherwise the effect of age, which their matching cancels, would be taken for noise.
+    """
+    kept = np.delete(made, np.s_[person::people], axis=0)
+    return kept if len(kept) > 1 else made
 
 
 def _interval(by_seed: Float64Array, without: Float64Array) -> Interval:
@@ -112,7 +124,7 @@ def rescored(
     for call in progress(_as_done(list(waiting)), len(waiting), "score finalists again"):
         path, content = waiting[call], io.BytesIO()
         np.save(content, ray.get(call))
-        partial = path.with_suffix(".partial")
+        partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_bytes(content.getvalue())
         partial.replace(path)
     people = shared.data.held_out.regions(shared.data.val.volumes)

@@ -21,8 +21,10 @@ from services.tracking import store
 from services.tracking.experiment import experiment_id
 from services.tracking.run import NOTE, PARENT
 from services.tracking.views import SAMPLES
+from training.search.database import shown
+from training.search.records import Record, State
 from training.search.space import Config, name_of
-from training.search.study import Record, State, Study
+from training.search.study import Study
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,8 +103,8 @@ class Ledger:
         while not self.try_sync():
             if time.monotonic() > until:
                 say(
-                    f"tracking: {self.uri} does not answer; the study is whole without it, and is "
-                    "written there when the same command is run again"
+                    f"tracking: {shown(self.uri)} does not answer; the study is whole without "
+                    "it, and is written there when the same command is run again"
                 )
                 return
             time.sleep(_SYNC_EVERY_S)
@@ -198,12 +200,22 @@ class Ledger:
                 "slot": str(record.slot),
             }
             name = f"{record.number} {name_of(record.config)}"
-            run = client.create_run(
-                place, start_time=int(1000 * record.began), run_name=name, tags=tags
-            ).info.run_id
-            self._runs[record.number] = run
+            # Another driver, or an answer that did not arrive, may have made it.
+            found = client.search_runs([place], f"tags.`{_KEY}` = '{tags[_KEY]}'", max_results=1)
+            made = (
+                found[0]
+                if found
+                else client.create_run(
+                    place, start_time=int(1000 * record.began), run_name=name, tags=tags
+                )
+            )
+            run = self._runs[record.number] = made.info.run_id
         now = int(1000 * (record.ended or time.time()))
-        metrics = [Metric("val/loss", loss, now, int(step)) for step, loss in losses.items()]
+        # Times that depend on the trial alone: what is written again is then the same point.
+        began = int(1000 * record.began)
+        metrics = [
+            Metric("val/loss", loss, began + int(step), int(step)) for step, loss in losses.items()
+        ]
         metrics += [
             Metric(name, float(record.result[key]), now, 0)
             for key, name in METRICS.items()
@@ -223,13 +235,17 @@ class Ledger:
             client.set_terminated(run, _STATUS[record.state], end_time=now)
 
     def conclude(
-        self, metrics: Mapping[str, float], curve: list[float], note: str, files: list[Path]
+        self,
+        metrics: Mapping[str, float],
+        curve: Sequence[tuple[float, float]],
+        note: str,
+        files: Sequence[Path],
     ) -> bool:
         """Writes the end of the study to its run, and returns whether that went well.
 
         Parameters
         ----------
-        curve : hypervolume after each trial.
+        curve : when each trial ended, in seconds since the epoch, and the hypervolume after it.
         """
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
@@ -238,7 +254,10 @@ class Ledger:
         try:
             client, now = store.client(self.uri), int(1000 * time.time())
             entries = [Metric(f"search/{k}", float(v), now, 0) for k, v in metrics.items()]
-            entries += [Metric("search/hypervolume", v, now, i + 1) for i, v in enumerate(curve)]
+            entries += [
+                Metric("search/hypervolume", volume, int(1000 * ended), i + 1)
+                for i, (ended, volume) in enumerate(curve)
+            ]
             client.log_batch(self.parent, metrics=entries)
             client.set_tag(self.parent, NOTE, note)
             for path in files:
@@ -246,7 +265,7 @@ class Ledger:
             client.set_terminated(self.parent, "FINISHED")
         except (MlflowException, UserError, OSError) as error:
             reason = str(error).strip().partition("\n")[0]
-            say(f"tracking: the end of the study is not in {self.uri}: {reason}")
+            say(f"tracking: the end of the study is not in {shown(self.uri)}: {reason}")
             return False
         return True
 

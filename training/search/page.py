@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.adapters.method import methods
 from training.search import choice as choosing
 from training.search.choice import Choice
 from training.search.database import shown
 from training.search.pareto import hypervolume
+from training.search.records import Record, State
 from training.search.settings import TuneSettings
 from training.search.space import name_of
-from training.search.study import Record, State, Study
+from training.search.study import Study
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,8 +50,10 @@ def reference(slots: Sequence[Record], settings: TuneSettings, hand_picked: int)
     return (1.1 * values.max(axis=0) + 1e-9).tolist() if len(by_hand) else []
 
 
-def growth(slots: Sequence[Record], settings: TuneSettings, worst: Sequence[float]) -> list[float]:
-    """Returns the hypervolume after each trial in the order in which they ended.
+def growth(
+    slots: Sequence[Record], settings: TuneSettings, worst: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Returns when each trial ended, in that order, and the hypervolume after it.
 
     Objectives are divided by the reference point, so that all points are between 0 and 1. Trials
     beyond a limit, and those without a result, add nothing.
@@ -61,7 +65,7 @@ def growth(slots: Sequence[Record], settings: TuneSettings, worst: Sequence[floa
         if one.state is State.DONE and choosing.allowed(one, settings):
             values.append([float(one.result[k]) for k in settings.objectives])
         points = np.array(values).reshape(-1, len(worst)) / np.array(worst)
-        found.append(hypervolume(points, np.ones(len(worst))))
+        found.append((one.ended, hypervolume(points, np.ones(len(worst)))))
     return found
 
 
@@ -192,7 +196,9 @@ def _blocks(
     from fnmatch import fnmatchcase
 
     def adapts(one: Record, block: str) -> bool:
-        return any(fnmatchcase(block, p) for p in one.config.get("blocks", ()))
+        chosen = study.space.settings(one.config)
+        trains = methods()[chosen.method].trains_something
+        return trains and any(fnmatchcase(block, pattern) for pattern in chosen.blocks)
 
     good, found = choosing.done(slots), []
     for block in study.space.blocks:
@@ -242,9 +248,9 @@ def _growth(
     def draw(axes: Axes) -> None:
         curves: dict[str, Sequence[Record]] = {settings.sampler: slots}
         if random is not None:
-            curves["random, as many trials"] = random
+            curves[f"random, {len(random)} trials"] = random
         for (label, records), dashes in zip(curves.items(), ("-", "--"), strict=False):
-            values = growth(records, settings, worst) if worst else []
+            values = [v for _, v in growth(records, settings, worst)] if worst else []
             axes.step(range(1, len(values) + 1), values, dashes, where="post", label=label)
         axes.set_xlabel("trials that ended")
         axes.set_ylabel("hypervolume" if len(settings.objectives) > 1 else "gain (share)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -85,7 +86,9 @@ def _kept_order(
     path = folder / "blocks.json"
     if not path.exists():
         group = groups.get((adapt.site_gain, adapt.mean_shift), next(iter(groups.values())))
-        path.write_text(json.dumps(block_order(base, group, adapt.loop(1e-3))))
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(block_order(base, group, adapt.loop(1e-3))))
+        partial.replace(path)
     return tuple(json.loads(path.read_text()))
 
 
@@ -107,6 +110,7 @@ def _scored_by(
         "base": base.digest,
         "data": [data.train.digest, data.val.digest],
         "adapt": asdict(adapt),
+        "regions": hashlib.sha256(data.held_out.regions.labels.tobytes()).hexdigest(),
         "samples": [settings.samples, settings.evaluations],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,19 +13,20 @@ import click
 from contracts import paths
 from contracts.console import say
 from contracts.errors import UserError
-from services.compute.cluster import cluster
+from services.compute.cluster import VARIABLE, cluster
 from services.tracking import page as tracking_page
 from services.tracking import store
 from services.tracking.lineage import lineage
 from training.search import choice as choosing
 from training.search import finalists, page, prepare
 from training.search.choice import Choice
-from training.search.database import storage
+from training.search.database import url_of
 from training.search.driver import Driver, interruptible
 from training.search.ledger import Ledger, keep_picture
+from training.search.records import OVER, Record, State
 from training.search.schedule import run_trials, told
 from training.search.settings import TuneSettings
-from training.search.study import OVER, Record, State, Study
+from training.search.study import Study
 from training.search.trial import (
     FAILURE,
     HELD_OUT_LOSS,
@@ -37,8 +39,8 @@ from training.search.trial import (
 )
 
 FOLDER = paths.REPORTS / "search"
-REPORT = "study.json"
-PAGE = "study.html"
+# A random study is there to be compared with: it does not replace what is adopted.
+REPORT, PAGE = "study{}.json", "study{}.html"
 
 
 def search(settings: TuneSettings, inner: Inner = fit_adapter) -> Choice:
@@ -53,6 +55,11 @@ def search(settings: TuneSettings, inner: Inner = fit_adapter) -> Choice:
     UserError : if data or base are missing, the cluster or the storage cannot be reached, or the
         search was stopped half-way.
     """
+    if os.environ.get(VARIABLE, "").startswith("ray://"):
+        raise UserError(
+            f"a search needs the address of the cluster's head, host:port, in {VARIABLE}; found "
+            "one of Ray's client, ray://"
+        )
     study, shared = prepare.prepared(settings)
     tags = lineage((paths.MODELS / settings.dim / "base", paths.DERIVATIVES, paths.SPLIT))
     ledger = Ledger(study, store.tracking_uri(), tags | {"dim": settings.dim}, _params(settings))
@@ -76,7 +83,7 @@ def _run(
     study: Study, shared: Shared, settings: TuneSettings, ledger: Ledger, inner: Inner
 ) -> None:
     """Runs what waits; however it ends, the study knows it."""
-    driver = Driver.this()
+    driver = Driver.new()
 
     def changed(number: int, result: dict[str, Any]) -> None:
         if RESULT in result:
@@ -88,7 +95,7 @@ def _run(
         told(study, number, result)
 
     try:
-        with interruptible(), driver.beating(study.beat):
+        with interruptible(), driver.alive(study.folder, study.beat):
             run_trials(study, driver, shared, settings, changed, inner)
     except KeyboardInterrupt as stop:
         study.release(driver.id, "the driver was stopped")
@@ -143,12 +150,13 @@ def conclude(study: Study, choice: Choice, ledger: Ledger) -> None:
         "chosen": choice.chosen and choice.chosen.number,
         "said": said,
         "rule": choosing.RULE,
-        "hypervolume": curve,
+        "hypervolume": [volume for _, volume in curve],
         "importance": page.importances(study),
         "trials": [_plain(study, one, choice) for one in slots],
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    report, shown = FOLDER / REPORT, FOLDER / PAGE
+    suffix = "-random" if settings.sampler == "random" else ""
+    report, shown = FOLDER / REPORT.format(suffix), FOLDER / PAGE.format(suffix)
     report.write_text(json.dumps(content, indent=2) + "\n")
     page.write(shown, study, choice, random)
     metrics = {}
@@ -165,19 +173,12 @@ def conclude(study: Study, choice: Choice, ledger: Ledger) -> None:
 
 def random_slots(study: Study) -> list[Record] | None:
     """Returns the slots of the random study of the same settings, or None if there is none."""
-    import optuna
-
     name = study.name.replace(f"-{study.settings.sampler}-", "-random-")
     folder = study.folder.with_name(name)
     if study.settings.sampler == "random" or not folder.exists():
         return None
-    try:
-        url = study.url.replace(str(study.folder.resolve()), str(folder.resolve()))
-        optuna.load_study(study_name=name, storage=storage(url))
-    except KeyError:
-        return None
     settings = replace(study.settings, sampler="random")
-    return Study(url, name, folder, settings, study.space).slots()
+    return Study(url_of(folder), name, folder, settings, study.space).slots() or None
 
 
 def _plain(study: Study, one: Record, choice: Choice) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def report() -> dict[str, Any]:
     ------
     UserError : if there is none.
     """
-    path = FOLDER / REPORT
+    path = FOLDER / REPORT.format("")
     if not path.exists():
         raise UserError(f"no {path}; search first: make tune")
     found: dict[str, Any] = json.loads(path.read_text())

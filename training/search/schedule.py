@@ -20,9 +20,10 @@ from ray.tune.search import Searcher
 
 from contracts.console import say
 from training.search.driver import Driver
+from training.search.records import OVER, State
 from training.search.settings import TuneSettings
 from training.search.space import name_of
-from training.search.study import OVER, State, Study
+from training.search.study import Study
 from training.search.trial import (
     FAILURE,
     FILES,
@@ -61,6 +62,7 @@ class StudySearcher(Searcher):
         self.study, self.driver, self.changed = study, driver, changed
         self.error: BaseException | None = None
         self._numbers: dict[str, int] = {}
+        self._losses: dict[int, dict[str, float]] = {}
         self._ask_again = 0.0
 
     @contextmanager
@@ -84,13 +86,16 @@ class StudySearcher(Searcher):
             return None if self._numbers else Searcher.FINISHED
         number, config = asked
         self._numbers[trial_id] = number
+        self._losses[number] = {}
         return {"number": number, "config": config}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Passes on how far a trial is."""
         if trial_id in self._numbers and STEP in result:
+            number = self._numbers[trial_id]
+            self._losses[number][str(result[STEP])] = float(result[HELD_OUT_LOSS])
             with self._noted():
-                self.changed(self._numbers[trial_id], result)
+                self.changed(number, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -104,6 +109,7 @@ class StudySearcher(Searcher):
             self._end(number, result or {}, error)
 
     def _end(self, number: int, result: dict[str, Any], error: bool) -> None:
+        losses = self._losses.pop(number)
         if RESULT in result:
             _keep(self.study.folder / "trials" / str(number), result[FILES])
             self.study.tell(number, json.loads(result[RESULT]))
@@ -112,8 +118,9 @@ class StudySearcher(Searcher):
         elif error or STEP not in result:
             self.study.tell_lost(number, "its worker was lost: killed, out of memory, or its node")
         else:
-            losses = {"held_out_loss": {str(result[STEP]): result[HELD_OUT_LOSS]}}
-            self.study.tell_stopped_early(number, losses)
+            # Tune ends a trial before it passes the last report on.
+            losses[str(result[STEP])] = float(result[HELD_OUT_LOSS])
+            self.study.tell_stopped_early(number, {"held_out_loss": losses})
         self.changed(number, result)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -190,6 +197,8 @@ def _run_waiting(
         )
     # Ctrl-C and SIGTERM are ours: the study lets go of its trials.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # The last report of a trial has no loss; the scheduler leaves it alone.
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     searcher = StudySearcher(study, driver, changed)
     with tempfile.TemporaryDirectory(prefix="tune-") as records:
         tuner = tune.Tuner(
@@ -228,12 +237,11 @@ def _work(chosen: dict[str, Any], shared: Any, inner: Inner) -> None:
 
 def told(study: Study, number: int, result: dict[str, Any]) -> None:
     """Says in a line how far a trial is, or what came of it."""
-    records = study.records()
-    one = next(r for r in records if r.number == number)
-    name = f"trial {number} ({name_of(one.config)})"
-    if STEP in result and RESULT not in result and one.state is State.RUNNING:
+    name = f"trial {number} ({name_of(study.configs[number])})"
+    if STEP in result and not result.get("done"):
         say(f"{name}: step {result[STEP]}, held-out loss {result[HELD_OUT_LOSS]:.4f}")
         return
+    one = next(r for r in study.records() if r.number == number)
     over = sum(r.state in OVER for r in study.slots())
     count = f"{over}/{study.settings.trials} over"
     if one.state is State.DONE:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+Sampler = Literal["tpe", "nsga2", "random"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 # What a trial can be judged by; less is better for each.
 OBJECTIVES = ("regional_distance", "copy_share", "trainable", "seconds")
 
@@ -76,7 +78,7 @@ class TuneSettings:
         and scoring; the sampler of a new study knows their trials.
     limits : largest values of a chosen trial, by name of `OBJECTIVES`.
     stop_early : one objective only: end trials whose held-out loss is among the worse half at a
-        quarter, a half ... of their steps (ASHA, Li et al. 2020).
+        quarter, and at a half, of the most steps that can be chosen (ASHA, Li et al. 2020).
     samples, evaluations : synthetic volumes that score a trial, and network evaluations of each.
         All trials have the same seeds, so that their differences are less noisy than their scores.
     """
@@ -88,7 +90,7 @@ class TuneSettings:
     gpus: float
     seed: int
     space: SpaceSettings
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: Sampler = "tpe"
     objectives: tuple[str, ...] = ("regional_distance",)
     limits: dict[str, Any] = field(default_factory=dict)
     start_from: tuple[str, ...] = ()

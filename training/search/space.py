@@ -130,7 +130,7 @@ class Space:
             raise UserError(_outside(f"methods.{method}.{_RATE}", [low, high], config[_RATE]))
         found[f"{method}.{_RATE}"] = config[_RATE]
         found |= self._common(config, ("steps", "ema"))
-        patterns = config.get("blocks", list(_ALL))
+        patterns = config.get("blocks", self.adapt.blocks)
         chosen = [b for b in self.blocks if any(fnmatchcase(b, p) for p in patterns)]
         if self.given.blocks == "each":
             found |= {f"blocks.{b}": b in chosen for b in self.blocks}

@@ -12,14 +12,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts.errors import UserError
-from training.search.database import shown, storage
+from training.search.database import errors_in_words, open_storage
 from training.search.driver import Driver, gone
+from training.search.records import Record, State
 from training.search.settings import TuneSettings
 from training.search.space import Config, Space
 
@@ -36,49 +34,6 @@ _DRIVER, CONFIG, RESULT, _FAILURE = "driver", "config", "result", "failure"
 _BEAT = "beat "
 
 
-class State(StrEnum):
-    """What became of a slot."""
-
-    WAITING = "to be tried"
-    RUNNING = "running"
-    DONE = "done"
-    STOPPED_EARLY = "stopped early"
-    FAILED = "failed"
-    LOST = "to be repeated"
-
-
-# A slot in one of these states is not tried again.
-OVER = (State.DONE, State.STOPPED_EARLY, State.FAILED)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A trial as the study keeps it.
-
-    Parameters
-    ----------
-    number : of the trial in the study.
-    slot : which of the trials that were asked for it is.
-    config : what was chosen; empty before that.
-    result : see `training.search.trial.Result`, as plain values.
-    failure : why there is no result.
-    driver : who runs it, or ran it.
-    began, ended : seconds since the epoch.
-    params : the choices as the sampler knows them.
-    """
-
-    number: int
-    slot: int
-    state: State
-    config: Config
-    result: dict[str, Any]
-    failure: str
-    driver: str
-    began: float
-    ended: float
-    params: dict[str, Any] = field(default_factory=dict)
-
-
 class Study:
     """The trials of one study.
 
@@ -87,6 +42,10 @@ class Study:
     url : of Optuna's storage.
     name : of the study.
     folder : of the study's files; one driver at a time changes the study, by a lock there.
+
+    Attributes
+    ----------
+    configs : what this driver's trials chose, by number.
     """
 
     def __init__(
@@ -101,19 +60,23 @@ class Study:
         self.settings, self.space = settings, space
         self._lock = FileLock(folder / "study.lock")
         self._asked: dict[int, optuna.Trial] = {}
-        with self._storage_errors(), self._lock:
-            self.storage = storage(url)
+        self.configs: dict[int, Config] = {}
+        with self._changing():
+            self.storage = open_storage(url)
             self.study = optuna.create_study(
                 study_name=name,
                 storage=self.storage,
-                sampler=self._sampler(),
                 directions=["minimize"] * len(settings.objectives),
                 load_if_exists=True,
             )
-            # Another seed after each stop, or the first proposals would come a second time.
-            self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
 
-    def _sampler(self, begun: int = 0) -> BaseSampler:
+    def _sampler(self, begun: int) -> BaseSampler:
+        """Returns the sampler for the next proposal.
+
+        Parameters
+        ----------
+        begun : trials so far; each has a seed of its own, whichever driver asks for it.
+        """
         import optuna
         from optuna import samplers
 
@@ -138,20 +101,10 @@ class Study:
         return max(4, self.settings.trials // 3)
 
     @contextmanager
-    def _storage_errors(self) -> Iterator[None]:
-        """Tells what is wrong with the storage in words."""
-        from optuna.exceptions import StorageInternalError
-        from sqlalchemy.exc import SQLAlchemyError
-
-        try:
+    def _changing(self) -> Iterator[None]:
+        """Lets one driver at a time change the study, and tells errors of the storage in words."""
+        with errors_in_words(self.url), self._lock:
             yield
-        except (StorageInternalError, SQLAlchemyError, OSError) as error:
-            cause = error.__cause__ or error
-            reason = str(cause).strip().partition("\n")[0]
-            raise UserError(
-                f"the study in {shown(self.url)} cannot be read or written: {reason}. What is "
-                "there is kept; mend this and run the same command to go on"
-            ) from error
 
     def fill(self) -> None:
         """Adds the slots that are missing; those that were lost for good may be tried again.
@@ -159,7 +112,7 @@ class Study:
         The first slots of a new study have the hand-picked settings, so that every other one can be
         compared with them.
         """
-        with self._storage_errors(), self._lock:
+        with self._changing():
             trials = self.study.get_trials(deepcopy=False)
             latest = {int(t.user_attrs[_SLOT]): t for t in trials if _SLOT in t.user_attrs}
             points = [self.space.params(c) for c in self.space.hand_picked()]
@@ -168,7 +121,7 @@ class Study:
                     fixed = points[slot] if slot < len(points) else {}
                     self._enqueue(slot, fixed, 0)
                 elif self._state(latest[slot]) is State.LOST:
-                    self._enqueue(slot, latest[slot].params, 0)
+                    self._enqueue(slot, _known_params(latest[slot]), 0)
 
     def _enqueue(self, slot: int, params: Mapping[str, Any], lost: int, because: str = "") -> None:
         attrs = {_SLOT: slot, _LOST_BEFORE: lost, _BECAUSE: because}
@@ -176,24 +129,37 @@ class Study:
 
     def ask(self, driver: str) -> tuple[int, Config] | None:
         """Returns the number and the settings of a slot that was waiting, or None."""
-        with self._storage_errors(), self._lock:
-            if not any(one.state is State.WAITING for one in self.records()):
+        with self._changing():
+            states = [one.state for one in self.records()]
+            if State.WAITING not in states:
                 return None
+            begun = len(states) - states.count(State.WAITING)
+            self.study.sampler = self._sampler(begun)
             trial = self.study.ask()
             trial.set_user_attr(_DRIVER, driver)
             config = self.space.suggest(trial)
             trial.set_user_attr(CONFIG, config)
             self._asked[trial.number] = trial
+            self.configs[trial.number] = config
             return trial.number, config
+
+    def _running(self, number: int) -> optuna.Trial | None:
+        """Returns a trial of this driver, or None if another one has taken it for lost meanwhile:
+        its slot is then tried again, and counts once."""
+        from optuna.trial import TrialState
+
+        trial = self._asked.pop(number)
+        state = self.study.get_trials(deepcopy=False)[number].state
+        return trial if state is TrialState.RUNNING else None
 
     def tell(self, number: int, result: Mapping[str, Any]) -> None:
         """Ends a trial with its result."""
-        with self._storage_errors(), self._lock:
-            trial = self._asked.pop(number)
-            trial.set_user_attr(RESULT, dict(result))
-            for name, over in self._beyond(result).items():
-                trial.set_constraint(name, over)
-            self.study.tell(trial, self._values(result))
+        with self._changing():
+            if (trial := self._running(number)) is not None:
+                for name, over in self._beyond(result).items():
+                    trial.set_constraint(name, over)
+                trial.set_user_attr(RESULT, dict(result))
+                self.study.tell(trial, self._values(result))
 
     def _values(self, result: Mapping[str, Any]) -> list[float]:
         return [float(result[name]) for name in self.settings.objectives]
@@ -202,93 +168,107 @@ class Study:
         """Returns by how much a result is beyond each limit; Optuna's constraints."""
         return {k: float(result[k]) - float(limit) for k, limit in self.settings.limits.items()}
 
-    def learn(self, config: Config, result: Mapping[str, Any], source: str) -> None:
-        """Adds the result of another study's trial, which is no slot of this one."""
+    def learn(self, config: Config, result: Mapping[str, Any], source: str) -> bool:
+        """Adds the result of another study's trial, which is no slot of this one.
+
+        Returns whether it was new.
+        """
         from optuna.trial import FixedTrial, create_trial
 
         fixed = FixedTrial(self.space.params(config))
         self.space.suggest(fixed)
-        with self._storage_errors(), self._lock:
+        attrs = {CONFIG: config, RESULT: dict(result), "from": source}
+        with self._changing():
+            if any(t.user_attrs == attrs for t in self.study.get_trials(deepcopy=False)):
+                return False
             self.study.add_trial(
                 create_trial(
                     values=self._values(result),
                     params=fixed.params,
                     distributions=fixed.distributions,
-                    user_attrs={CONFIG: config, RESULT: dict(result), "from": source},
+                    user_attrs=attrs,
                     constraints=self._beyond(result),
                 )
             )
+        return True
 
     def tell_stopped_early(self, number: int, result: Mapping[str, Any]) -> None:
         """Ends a trial that was not worth going on with; its learning curve is kept."""
         from optuna.trial import TrialState
 
-        with self._storage_errors(), self._lock:
-            trial = self._asked.pop(number)
-            trial.set_user_attr(RESULT, dict(result))
-            self.study.tell(trial, state=TrialState.PRUNED)
+        with self._changing():
+            if (trial := self._running(number)) is not None:
+                trial.set_user_attr(RESULT, dict(result))
+                self.study.tell(trial, state=TrialState.PRUNED)
 
     def tell_failed(self, number: int, failure: str) -> None:
         """Ends a trial that has no result because of its own settings."""
         from optuna.trial import TrialState
 
-        with self._storage_errors(), self._lock:
-            trial = self._asked.pop(number)
-            trial.set_user_attr(_FAILURE, failure)
-            self.study.tell(trial, state=TrialState.FAIL)
+        with self._changing():
+            if (trial := self._running(number)) is not None:
+                trial.set_user_attr(_FAILURE, failure)
+                self.study.tell(trial, state=TrialState.FAIL)
 
     def tell_lost(self, number: int, because: str) -> None:
         """Ends a trial whose worker is gone; its slot waits again, unless that came too often."""
-        with self._storage_errors(), self._lock:
+        with self._changing():
             self._lose(number, because)
 
     def _lose(self, number: int, because: str, counts: bool = True) -> None:
         from optuna.trial import TrialState
 
         self._asked.pop(number, None)
-        frozen = self.study.get_trials(deepcopy=False)[number]
+        trials = self.study.get_trials(deepcopy=False)
+        frozen, attrs = trials[number], trials[number].user_attrs
         if frozen.state is not TrialState.RUNNING:
             return
-        lost = int(frozen.user_attrs[_LOST_BEFORE]) + counts
-        # The repeat comes first: between the two, the slot has two trials, and never none.
-        if lost <= _LOSSES:
-            self._enqueue(int(frozen.user_attrs[_SLOT]), frozen.params, lost, because)
+        # A stop may come between any two writes, here as well: each is made once.
+        if all(name in attrs.get(RESULT, {}) for name in self.settings.objectives):
+            self.study.tell(number, self._values(attrs[RESULT]))
+            return
+        again = any(t.user_attrs.get(_SLOT) == attrs[_SLOT] for t in trials[number + 1 :])
+        lost = int(attrs[_LOST_BEFORE]) + counts
+        if lost <= _LOSSES and not again and _FAILURE not in attrs:
+            self._enqueue(int(attrs[_SLOT]), _known_params(frozen), lost, because)
         self.study.tell(number, state=TrialState.FAIL)
 
     def release(self, driver: str, because: str) -> None:
         """Lets go of all trials that a driver runs: their slots wait again."""
-        with self._storage_errors(), self._lock:
+        with self._changing():
             for one in self.records():
                 if one.state is State.RUNNING and one.driver == driver:
                     self._lose(one.number, because, counts=False)
 
     def reconcile(self) -> None:
         """Lets go of trials whose driver is gone: their slots wait again."""
-        with self._storage_errors(), self._lock:
+        with self._changing():
             beats = {
                 key.removeprefix(_BEAT): float(value)
                 for key, value in self.study.user_attrs.items()
                 if key.startswith(_BEAT)
             }
             for one in self.records():
-                if one.state is State.RUNNING and gone(one.driver, beats.get(one.driver)):
+                if one.state is State.RUNNING and gone(
+                    one.driver, beats.get(one.driver), self.folder
+                ):
                     self._lose(one.number, "the driver was stopped", counts=False)
 
     def beat(self, driver: Driver) -> None:
         """Says that a driver is alive."""
-        with self._storage_errors():
+        with errors_in_words(self.url):
             self.study.set_user_attr(_BEAT + driver.id, time.time())
 
     def remembered(self, key: str, value: Any) -> Any:
         """Returns what the study keeps under a key, which is `value` if it keeps nothing."""
-        with self._storage_errors(), self._lock:
+        with self._changing():
             if key not in self.study.user_attrs:
                 self.study.set_user_attr(key, value)
             return self.study.user_attrs[key]
 
     def records(self) -> list[Record]:
         """Returns every trial, repeats included, in the order of their numbers."""
-        with self._storage_errors():
+        with errors_in_words(self.url):
             trials = self.study.get_trials(deepcopy=False)
         found = []
         for one in trials:
@@ -337,3 +317,8 @@ class Study:
         slot = trial.user_attrs[_SLOT]
         later = [t for t in trials[trial.number + 1 :] if t.user_attrs.get(_SLOT) == slot]
         return str(later[0].user_attrs[_BECAUSE]) if later else "its worker was lost too often"
+
+
+def _known_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Returns what a trial chose, or was told to choose if it was ended before it did."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}

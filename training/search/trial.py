@@ -85,11 +85,16 @@ class Shared:
 
 
 class _Told:
-    """The record of a trial's training: it tells the losses to `report`, and keeps pictures."""
+    """The record of a trial's training: it tells the losses to `report`, and keeps pictures.
 
-    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+    Parameters
+    ----------
+    steps : of the training.
+    """
+
+    def __init__(self, report: Callable[[dict[str, Any]], None], steps: int) -> None:
         self.id, self.uri = "", ""
-        self.report = report
+        self.report, self.steps = report, steps
         self.losses: dict[str, float] = {}
         self.pictures: dict[str, NDArray[Any]] = {}
 
@@ -97,7 +102,8 @@ class _Told:
         """Tells the loss on held-out subjects."""
         if "val/loss" in values:
             self.losses[str(step)] = values["val/loss"]
-            self.report({STEP: step, HELD_OUT_LOSS: values["val/loss"]})
+            if step < self.steps:  # after the last step, nothing is saved by a stop
+                self.report({STEP: step, HELD_OUT_LOSS: values["val/loss"]})
 
     def image(self, pixels: NDArray[Any], key: str, step: int = 0) -> None:
         """Keeps the last picture of a key."""
@@ -175,7 +181,7 @@ def run(chosen: Mapping[str, Any], shared: Shared, inner: Inner) -> None:
     from ray import tune
 
     with tempfile.TemporaryDirectory() as folder:
-        told = _Told(tune.report)
+        told = _Told(tune.report, int(chosen["config"].get("steps", 0)))
         began = time.monotonic()
         try:
             result = inner(dict(chosen["config"]), shared, Path(folder), told)

@@ -101,4 +101,4 @@ def test_the_command_says_what_lacks(params: Path) -> None:
     other = CliRunner().invoke(main, ["adopt", "--trial", "8"])
     assert "no trial 8: expected one of 7" in other.output
     assert other.exit_code == 2
-    assert "expected tpe" in CliRunner().invoke(main, ["--sampler", "grid"]).output
+    assert "is not one of" in CliRunner().invoke(main, ["--sampler", "grid"]).output

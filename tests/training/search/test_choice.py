@@ -13,7 +13,7 @@ from tests.training.search.tiny import result, settings
 from training.search import choice as choosing
 from training.search import page
 from training.search.finalists import Rescored, _interval
-from training.search.study import Record, State
+from training.search.records import Record, State
 
 
 def record(number: int, distance: float, state: State = State.DONE, **changed: Any) -> Record:
@@ -54,12 +54,34 @@ def test_paired_differences_are_less_noisy_than_scores() -> None:
     noise = rng.normal(size=(6, 16, 2, 3))
     first, second = Rescored.of(noise + 0.3, people), Rescored.of(noise + 0.5, people)
     assert first.by_seed[2] == pytest.approx(distance_of_means(noise[2] + 0.3, people))
-    without = [distance_of_means(one + 0.3, np.delete(people, 4, axis=0)) for one in noise]
+    # The samples at the age of the person who is left out: of 16 beside 9, numbers 4 and 13.
+    others = np.delete(people, 4, axis=0)
+    without = [distance_of_means(np.delete(one, (4, 13), axis=0) + 0.3, others) for one in noise]
     assert first.without[4] == pytest.approx(np.mean(without))
     gap = first.less(second)
     assert gap.high - gap.low < first.interval.high - first.interval.low
     assert gap.mean == pytest.approx(first.interval.mean - second.interval.mean)
     assert first.less(first).mean == first.less(first).high == 0
+
+
+def test_an_effect_of_age_that_samples_follow_is_not_taken_for_noise() -> None:
+    """Of many cohorts, the interval's spread is that of the score, whatever age does."""
+    rng = np.random.default_rng(2)
+    for age_effect in (0.0, 2.0):
+        found, reach = [], []
+        for _ in range(150):
+            ages = age_effect * rng.normal(size=(8, 1, 1))
+            people = ages + rng.normal(size=(8, 2, 5))
+            made = np.tile(ages, (2, 1, 1)) + rng.normal(size=(6, 16, 2, 5)) + 1.0
+            scores = Rescored.of(made, people)
+            found.append(scores.interval.mean)
+            reach.append((scores.interval.high - scores.interval.low) / 2 / stats.t.ppf(0.975, 5))
+        assert 0.8 < np.mean(reach) / np.std(found) < 1.5
+
+
+def test_with_few_samples_those_at_a_persons_age_stay_when_too_few_would_be_left() -> None:
+    people, made = np.random.default_rng(3).normal(size=(3, 2, 4)), np.ones((3, 2, 2, 4))
+    assert np.isfinite(Rescored.of(made, people).without).all()
 
 
 def test_chosen_is_the_smallest_of_those_that_are_not_clearly_worse_than_the_leader() -> None:
@@ -126,6 +148,7 @@ def test_the_hypervolume_grows_with_trials_within_the_limits_alone() -> None:
     ]
     worst = page.reference(slots, settings(), hand_picked=1)
     assert worst == pytest.approx([1.1, 110.0])
-    found = page.growth(slots, settings(), worst)
+    times, found = zip(*page.growth(slots, settings(), worst), strict=True)
+    assert times == (1.0, 2.0, 3.0, 4.0)
     area = [(1 - 1 / 1.1) ** 2, (1 - 0.5 / 1.1) * (1 - 1 / 1.1)]
     assert found == pytest.approx([*area, area[1], (1 - 0.5 / 1.1) * (1 - 50 / 110)])

@@ -15,7 +15,7 @@ from training.search.earlier import SCORED_BY, learn
 from training.search.settings import SpaceSettings
 from training.search.study import Study
 
-ME = Driver.this().id
+ME = Driver.new().id
 
 
 def named(folder: Path, name: str, **changed: Any) -> Study:
@@ -49,6 +49,15 @@ def test_the_sampler_knows_earlier_trials_and_they_are_no_slots(
     assert len(made.slots()) == 6
     assert learn(named(tmp_path, "new"), ("earlier",), tmp_path, "alike") == 0
     assert len(made.study.get_trials()) == 9
+
+
+def test_a_stop_before_the_slots_are_made_adds_nothing_twice(
+    earlier: Study, tmp_path: Path
+) -> None:
+    made = named(tmp_path, "new")
+    assert learn(made, ("earlier",), tmp_path, "alike") == 3
+    assert learn(made, ("earlier",), tmp_path, "alike") == 0
+    assert len(made.study.get_trials()) == 3
 
 
 def test_trials_outside_the_new_choices_are_left_out(earlier: Study, tmp_path: Path) -> None:

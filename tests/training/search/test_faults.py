@@ -20,9 +20,10 @@ from contracts.errors import UserError
 from services.compute.cluster import cluster
 from tests.training.search import tiny
 from training.search.driver import Driver
+from training.search.records import State
 from training.search.schedule import run_trials
 from training.search.settings import SpaceSettings
-from training.search.study import State, Study
+from training.search.study import Study
 
 pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[3]
@@ -45,10 +46,11 @@ def run(study: Study, inner: Any, shared: Any = None, **changed: Any) -> list[tu
     """Runs what waits; returns each report."""
     study.fill()
     told: list[tuple[int, Any]] = []
-    with cluster():
+    driver = Driver.new()
+    with cluster(), driver.alive(study.folder, study.beat):
         run_trials(
             study,
-            Driver.this(),
+            driver,
             shared,
             tiny.settings(**changed),
             lambda number, report: told.append((number, report)),
@@ -82,7 +84,7 @@ def test_a_trial_that_raises_or_ends_in_no_number_fails_and_the_others_go_on(
             kept = (study.folder / "trials" / str(one.number) / "adapter.safetensors").read_bytes()
             assert len(kept) == one.config["settings"].get("rank", 0)
             steps = [r["step"] for number, r in told if number == one.number and "step" in r]
-            assert steps == [0, 10]
+            assert steps == ([] if one.config["method"] == "none" else [0, 5])
     more = tiny.study(tmp_path, trials=7)
     run(more, tiny.nan)
     (last,) = [one for one in more.slots() if one.slot == 6]
@@ -126,9 +128,10 @@ def test_a_node_that_is_lost_costs_only_time(nodes: Cluster, tmp_path: Path) -> 
             lost["done"] = True
             nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
 
-    with cluster():
-        shared: Any = 4.0
-        run_trials(study, Driver.this(), shared, tiny.settings(), changed, tiny.slow)
+    shared: Any = 4.0
+    driver = Driver.new()
+    with cluster(), driver.alive(study.folder, study.beat):
+        run_trials(study, driver, shared, tiny.settings(), changed, tiny.slow)
     assert lost["done"]
     assert accounted(study) == {State.DONE: 6}
     assert any(one.state is State.LOST for one in study.records())
@@ -137,7 +140,7 @@ def test_a_node_that_is_lost_costs_only_time(nodes: Cluster, tmp_path: Path) -> 
 def test_trials_that_learn_less_are_stopped_early_and_are_over(
     nodes: Cluster, tmp_path: Path
 ) -> None:
-    given = SpaceSettings(methods={"lora": {"rank": [4]}}, steps=(20,))
+    given = SpaceSettings(methods={"lora": {"rank": [4]}, "none": {}}, steps=(10, 20))
     changed: dict[str, Any] = {"space": given, "objectives": ("regional_distance",)}
     changed |= {"stop_early": True, "trials": 10}
     study = tiny.study(tmp_path, **changed)
@@ -145,9 +148,15 @@ def test_trials_that_learn_less_are_stopped_early_and_are_over(
     counts = accounted(study)
     assert set(counts) == {State.DONE, State.STOPPED_EARLY}
     stopped = [one for one in study.slots() if one.state is State.STOPPED_EARLY]
-    rates = [one.config["learning_rate"] for one in study.slots()]
+    rates = [one.config.get("learning_rate", 0) for one in study.slots()]
     assert max(rates) not in [one.config["learning_rate"] for one in stopped]
-    assert all(one.result["held_out_loss"] for one in stopped)
+    assert stopped
+    for one in stopped:
+        steps = [int(step) for step in one.result["held_out_loss"]]
+        assert steps == list(range(max(steps) + 1))
+        assert max(steps) < one.config["steps"]
+    kinds = {one.config["method"] for one in study.slots() if one.state is State.DONE}
+    assert kinds == {"lora", "none"}
 
 
 def test_an_error_of_the_study_is_told_as_it_is_and_the_study_goes_on(
@@ -160,10 +169,11 @@ def test_an_error_of_the_study_is_told_as_it_is_and_the_study_goes_on(
         raise UserError("No space left on device")
 
     shared: Any = None
+    driver = Driver.new()
     with cluster(), pytest.raises(UserError, match=r"^No space left on device$"):
-        run_trials(study, Driver.this(), shared, tiny.settings(), changed, tiny.inner)
+        run_trials(study, driver, shared, tiny.settings(), changed, tiny.inner)
     ray.shutdown()
-    study.release(Driver.this().id, "an error")
+    study.release(driver.id, "an error")
     run(study, tiny.inner)
     counts = accounted(study)
     assert counts[State.DONE] + counts[State.FAILED] == 6
@@ -180,10 +190,10 @@ from training.search.schedule import run_trials
 
 study = tiny.study(Path(sys.argv[1]), trials=int(sys.argv[2]))
 study.fill()
-driver = Driver.this()
+driver = Driver.new()
 with cluster(cpus=2):
     try:
-        with interruptible(), driver.beating(study.beat):
+        with interruptible(), driver.alive(study.folder, study.beat):
             run_trials(study, driver, 1.0, tiny.settings(trials=int(sys.argv[2])),
                        lambda number, report: print("report", number, flush=True), tiny.slow)
     except KeyboardInterrupt:
@@ -193,7 +203,7 @@ print("over", flush=True)
 """
 
 
-def driver(folder: Path, trials: int = 6) -> subprocess.Popen[str]:
+def started(folder: Path, trials: int = 6) -> subprocess.Popen[str]:
     """A driver in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", _DRIVER, str(folder), str(trials)],
@@ -209,7 +219,7 @@ def test_a_driver_that_is_stopped_goes_on_with_the_same_command(
     tmp_path: Path, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with driver(tmp_path) as first:
+    with started(tmp_path) as first:
         assert first.stdout is not None
         assert first.stdout.readline().startswith("report")
         time.sleep(0.3)
@@ -218,7 +228,7 @@ def test_a_driver_that_is_stopped_goes_on_with_the_same_command(
     study = tiny.study(tmp_path)
     if how == signal.SIGTERM:
         assert State.RUNNING not in accounted(study)
-    with driver(tmp_path) as second:
+    with started(tmp_path) as second:
         assert second.communicate(timeout=120)[0].splitlines()[-1] == "over"
     assert second.returncode == 0
     assert accounted(study) == {State.DONE: 6}
@@ -229,7 +239,7 @@ def test_two_drivers_at_once_share_the_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    both = [driver(tmp_path, trials=12) for _ in range(2)]
+    both = [started(tmp_path, trials=12) for _ in range(2)]
     for one in both:
         assert one.communicate(timeout=180)[0].splitlines()[-1] == "over"
     study = tiny.study(tmp_path, trials=12)

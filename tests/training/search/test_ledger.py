@@ -18,7 +18,7 @@ from training.search.driver import Driver
 from training.search.ledger import Ledger, keep_picture
 from training.search.study import Study
 
-ME = Driver.this().id
+ME = Driver.new().id
 
 
 @pytest.fixture
@@ -49,6 +49,35 @@ def ended(chosen: Study) -> None:
     keep_picture(chosen.folder / "trials" / "0", [np.zeros((4, 6))])
     chosen.tell_failed(1, "MemoryError: no room")
     chosen.tell_lost(2, "killed")
+
+
+def everything() -> dict[str, Any]:
+    """All points of all curves of the trials, and when they ended."""
+    client, found = store.client(), {}
+    for run in runs("trial"):
+        points = {
+            key: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+        }
+        found[run.info.run_id] = run.info.end_time, points
+    return found
+
+
+def test_two_drivers_make_one_run_of_each_trial_and_one_curve(
+    chosen: Study, tracking_uri: str
+) -> None:
+    both = [made(chosen, tracking_uri) for _ in range(2)]
+    for ledger in both:
+        assert ledger.try_sync()
+    ended(chosen)
+    for ledger in both:
+        for step in (0, 10):
+            ledger.progress(3, step, 1.0)
+            assert ledger.try_sync()
+    assert len(runs("sweep")) == 1
+    assert len(runs("trial")) == 4
+    curves = [points["val/loss"] for _, points in everything().values() if "val/loss" in points]
+    assert sorted(len(curve) for curve in curves) == [2, 2]
 
 
 def test_every_trial_is_a_nested_run_with_what_the_study_knows(
@@ -83,7 +112,7 @@ def test_writing_again_or_from_another_driver_changes_nothing(
     ended(chosen)
     first = made(chosen, tracking_uri)
     assert first.try_sync()
-    before = {run.info.run_id: (run.info.end_time, run.data.metrics) for run in runs("trial")}
+    before = everything()
     writes: list[int] = []
     for ledger in (first, made(chosen, tracking_uri)):
         real = ledger._write
@@ -96,8 +125,7 @@ def test_writing_again_or_from_another_driver_changes_nothing(
         assert ledger.try_sync()
     # Of the running trial another driver cannot know what was written.
     assert writes == [3]
-    after = {run.info.run_id: (run.info.end_time, run.data.metrics) for run in runs("trial")}
-    assert after == before
+    assert everything() == before
 
 
 def test_a_server_that_is_away_stops_nothing_and_is_made_good(
@@ -137,7 +165,10 @@ def test_the_end_of_a_study_is_on_its_run(chosen: Study, tracking_uri: str, tmp_
     page = tmp_path / "study.html"
     page.write_text("x")
     ledger = made(chosen, tracking_uri)
-    assert ledger.conclude({"chosen_distance": 0.2}, [0.1, 0.3], "# Chosen", [page])
+    for _ in range(2):
+        assert ledger.conclude(
+            {"chosen_distance": 0.2}, [(5.0, 0.1), (6.0, 0.3)], "# Chosen", [page]
+        )
     (parent,) = runs("sweep")
     client = store.client()
     curve = client.get_metric_history(parent.info.run_id, "search/hypervolume")

@@ -12,14 +12,16 @@ import optuna
 import pytest
 
 from contracts.errors import UserError
-from tests.training.search.tiny import result, settings, space, study
+from tests.training.search.tiny import result, space, study
 from training.search import driver as drivers
 from training.search.database import shown, url_of
 from training.search.driver import Driver, gone
-from training.search.study import State, Study
+from training.search.records import State
+from training.search.space import Space
+from training.search.study import Study
 
-ME = Driver.this().id
-GONE = "elsewhere/1/0"
+ME = Driver.new().id
+GONE = "elsewhere-1-0"
 
 
 def states(chosen: Study) -> list[State]:
@@ -106,14 +108,85 @@ def test_a_slot_that_is_lost_too_often_waits_for_the_next_start(chosen: Study) -
 def test_trials_of_a_driver_that_is_gone_wait_again_and_those_of_others_go_on(
     chosen: Study,
 ) -> None:
-    mine, theirs = chosen.ask(ME), chosen.ask(GONE)
-    assert mine is not None
-    assert theirs is not None
+    with Driver(ME).alive(chosen.folder, chosen.beat):
+        mine, theirs = chosen.ask(ME), chosen.ask(GONE)
+        assert mine is not None
+        assert theirs is not None
+        chosen.reconcile()
+        kept = {one.number: one.state for one in chosen.records()}
+        assert kept[mine[0]] is State.RUNNING
+        assert kept[theirs[0]] is State.LOST
+        assert states(chosen).count(State.WAITING) == 5
     chosen.reconcile()
-    kept = {one.number: one.state for one in chosen.records()}
-    assert kept[mine[0]] is State.RUNNING
-    assert kept[theirs[0]] is State.LOST
-    assert states(chosen).count(State.WAITING) == 5
+    assert State.RUNNING not in states(chosen)
+
+
+def test_a_trial_that_another_driver_has_taken_over_is_not_counted_for_the_first(
+    chosen: Study, tmp_path: Path
+) -> None:
+    asked = [chosen.ask(ME) for _ in range(3)]
+    numbers = [one[0] for one in asked if one is not None]
+    study(tmp_path).reconcile()
+    chosen.tell(numbers[0], result())
+    chosen.tell_failed(numbers[1], "no")
+    chosen.tell_stopped_early(numbers[2], {})
+    assert states(chosen) == [State.WAITING] * 6
+
+
+@pytest.mark.parametrize("write", ["_enqueue", "tell"])
+def test_a_stop_between_two_writes_repeats_a_slot_once(
+    chosen: Study, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    chosen.ask(ME)
+    owner: Any = chosen if write == "_enqueue" else chosen.study
+
+    def stopped(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, write, stopped)
+        with pytest.raises(KeyboardInterrupt):
+            chosen.release(ME, "SIGTERM")
+    chosen.release(ME, "SIGTERM")
+    assert states(chosen) == [State.WAITING] * 6
+    assert len(chosen.records()) == 7
+
+
+def test_what_was_written_before_a_stop_is_the_end_of_a_trial(
+    chosen: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    chosen.ask(ME)
+    chosen.ask(ME)
+    with monkeypatch.context() as patched:
+        patched.setattr(chosen.study, "tell", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            chosen.tell(0, result(0.25))
+        with pytest.raises(KeyboardInterrupt):
+            chosen.tell_failed(1, "no room")
+    chosen.release(ME, "SIGTERM")
+    assert states(chosen)[:2] == [State.DONE, State.FAILED]
+    assert chosen.slots()[0].result["regional_distance"] == 0.25
+    assert len(chosen.records()) == 6
+
+
+def test_hand_picked_settings_outlive_a_stop_while_they_are_asked_for(
+    chosen: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Space, "suggest", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            chosen.ask(ME)
+    chosen.release(ME, "SIGTERM")
+    configs = [asked[1] for asked in iter(lambda: chosen.ask(ME), None)]
+    assert len(configs) == 6
+    for config in space().hand_picked():
+        assert config in configs
 
 
 def test_a_driver_that_stops_lets_go_of_its_own_trials(chosen: Study) -> None:
@@ -138,7 +211,7 @@ def test_two_drivers_at_once_never_get_the_same_slot(tmp_path: Path) -> None:
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(name,)) for name in ("a/1/0", "b/1/0")]
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("a-1-0", "b-1-0")]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -148,17 +221,32 @@ def test_two_drivers_at_once_never_get_the_same_slot(tmp_path: Path) -> None:
     assert states(study(tmp_path, trials=12)) == [State.DONE] * 12
 
 
-def test_a_process_is_gone_when_its_number_has_another_start(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    host, process, _ = ME.split("/")
-    assert not gone(ME, None)
-    assert gone(f"{host}/{process}/1.00", time.time())
-    assert gone("", None)
-    assert gone(GONE, None)
-    assert not gone(GONE, time.time())
-    assert gone(GONE, time.time() - 1000)
-    assert int(process) == os.getpid()
+def test_two_drivers_propose_as_many_different_trials_as_one(tmp_path: Path) -> None:
+    both = [study(tmp_path, trials=24, sampler="random") for _ in range(2)]
+    both[0].fill()
+    asked = [both[i % 2].ask(ME) for i in range(24)]
+    rates = {one[1]["learning_rate"] for one in asked if one and "learning_rate" in one[1]}
+    alone = study(tmp_path / "alone", trials=24, sampler="random")
+    alone.fill()
+    single = [alone.ask(ME) for _ in range(24)]
+    assert rates == {o[1]["learning_rate"] for o in single if o and "learning_rate" in o[1]}
+    assert len(rates) > 8
+
+
+def test_a_driver_of_this_host_is_alive_while_it_holds_its_lock(tmp_path: Path) -> None:
+    driver = Driver.new()
+    assert str(os.getpid()) in driver.id
+    assert gone(driver.id, time.time(), tmp_path)
+    with driver.alive(tmp_path, lambda _: None):
+        assert not gone(driver.id, None, tmp_path)
+    assert gone(driver.id, time.time(), tmp_path)
+    assert gone("", None, tmp_path)
+
+
+def test_a_driver_of_another_host_is_alive_while_it_says_so(tmp_path: Path) -> None:
+    assert gone(GONE, None, tmp_path)
+    assert not gone(GONE, time.time(), tmp_path)
+    assert gone(GONE, time.time() - 1000, tmp_path)
 
 
 def test_a_driver_says_that_it_is_alive_until_it_ends(
@@ -172,7 +260,7 @@ def test_a_driver_says_that_it_is_alive_until_it_ends(
         if len(beats) == 2:
             raise OSError("the storage is away for a moment")
 
-    with Driver(GONE).beating(beat):
+    with Driver(GONE).alive(chosen.folder, beat):
         until = time.monotonic() + 5
         while len(beats) < 4 and time.monotonic() < until:
             time.sleep(0.01)
@@ -189,8 +277,16 @@ def test_a_storage_that_cannot_be_used_is_told_without_its_password(
     monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:////nowhere/study.db")
     with pytest.raises(UserError, match=r"nowhere/study\.db cannot be read or written"):
         study(tmp_path)
-    monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:secret@db/x")
-    assert shown(url_of(tmp_path)) == "postgresql://me:***@db/x"
+    monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:secret@db:5432/x?password=hidden&a=b")
+    assert shown(url_of(tmp_path)) == "postgresql://me:***@db:5432/x?password=***&a=b"
+    with pytest.raises(UserError, match="pip install psycopg2") as told:
+        study(tmp_path)
+    assert "secret" not in str(told.value)
+    for wrong in ("nothing", "postgresql://me:secret@db:port/x"):
+        monkeypatch.setenv("OPTUNA_STORAGE", wrong)
+        with pytest.raises(UserError, match="cannot be read or written") as told:
+            study(tmp_path)
+        assert "secret" not in str(told.value)
 
 
 def test_a_full_disk_is_told_and_the_study_goes_on_afterwards(
@@ -207,7 +303,8 @@ def test_a_full_disk_is_told_and_the_study_goes_on_afterwards(
         with pytest.raises(UserError, match="No space left on device"):
             chosen.tell(asked[0], result())
     chosen.release(ME, "full disk")
-    assert states(chosen) == [State.WAITING] * 6
+    # The result had been written before.
+    assert states(chosen) == [State.DONE] + [State.WAITING] * 5
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
@@ -221,7 +318,7 @@ def test_each_sampler_proposes_within_the_space(tmp_path: Path, sampler: str) ->
     assert states(made) == [State.DONE] * 16
 
 
-def test_a_study_goes_on_with_other_proposals_than_it_began_with(tmp_path: Path) -> None:
+def test_a_study_that_was_stopped_proposes_what_it_would_have_without(tmp_path: Path) -> None:
     first, second = study(tmp_path / "a", trials=8), study(tmp_path / "b", trials=8)
     for made in (first, second):
         made.fill()
@@ -229,6 +326,7 @@ def test_a_study_goes_on_with_other_proposals_than_it_began_with(tmp_path: Path)
             asked = made.ask(ME)
             assert asked is not None
             made.tell(asked[0], result())
-    assert settings().seed == 0
     continued = study(tmp_path / "b", trials=8)
-    assert first.ask(ME) != continued.ask(ME)
+    proposed = [first.ask(ME) for _ in range(3)]
+    assert proposed == [continued.ask(ME) for _ in range(3)]
+    assert len({str(one) for one in proposed}) == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from contracts.params import load
+from contracts.params import load, parse
 from services.tracking import store
 from tests.cohort.tiny import write_cohort
 from tests.models.tiny import tiny_generator
@@ -68,18 +68,22 @@ def project(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) 
 def test_a_search_finds_tells_and_adopts_and_reads_no_test_subject(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Gone, so that a worker, too, could not read them; and nobody may ask for them here.
+    # Noise instead of maps, so that a worker that read them would fail; here it would be seen. Only
+    # the hash of the whole cohort may open them.
     content = json.loads(Path("data/split.json").read_text())
     test = content["groups"]["target"]["test"]
-    hidden = [path for id in test for path in Path("data/derivatives").rglob(f"*{id}_*")]
-    assert len(hidden) >= len(test)
+    hidden = [path for id in test for path in Path("data/derivatives").rglob(f"*{id}_*.nii.gz")]
+    assert len(hidden) >= 2 * len(test)
     for path in hidden:
-        path.unlink()
+        path.write_bytes(b"noise")
+    monkeypatch.setattr(runs, "lineage", lambda inputs: {})
     opened: list[str] = []
     sys.addaudithook(lambda event, a: opened.append(str(a[0])) if event == "open" else None)
     settings = load(TuneSettings, "tune")
     choice = runs.search(settings)
     assert not [name for name in opened if any(id in name for id in test)]
+    train = content["groups"]["target"]["train"]
+    assert [name for name in opened if any(id in name for id in train)]
 
     report = json.loads(Path("data/reports/search/study.json").read_text())
     assert len(report["trials"]) == 6
@@ -113,12 +117,13 @@ def test_a_search_finds_tells_and_adopts_and_reads_no_test_subject(
     from training.adapt import adapt
     from training.settings import HeldOutSettings
 
-    (lora,) = [one for one in report["trials"] if one["slot"] == 0]
+    (bitfit,) = [one for one in report["trials"] if one["slot"] == 2]
+    adopt("3d", parse(AdaptSettings, bitfit["adapt"], "adapt"))
     wanted = load(AdaptSettings, "adapt.3d")
-    adopt("3d", wanted)
+    assert wanted.method == "bitfit"
     adapt("3d", wanted, HeldOutSettings(samples=4, steps=1))
     scores = json.loads(Path("data/reports/adapt-3d.json").read_text())
     assert scores["val_regional_distance_adapted"] == pytest.approx(
-        lora["result"]["regional_distance"], abs=1e-5
+        bitfit["result"]["regional_distance"], abs=1e-5
     )
-    assert scores["trainable"] == lora["result"]["trainable"]
+    assert scores["trainable"] == bitfit["result"]["trainable"]

@@ -81,8 +81,9 @@ def inner(config: Config, shared: Any, folder: Path, told: Any) -> Result:
     """Costs nothing; the method `full` fails, as if memory lacked."""
     if config["method"] == "full":
         raise MemoryError("no room for all weights")
-    told.metrics({"val/loss": 1.0}, step=0)
-    told.metrics({"val/loss": 0.9}, step=10)
+    if config["method"] != "none":
+        told.metrics({"val/loss": 1.0}, step=0)
+        told.metrics({"val/loss": 0.9}, step=5)
     told.image(np.zeros((4, 4)), "samples/fa_md", 10)
     (folder / "adapter.safetensors").write_bytes(b"x" * config["settings"].get("rank", 0))
     return Result(
@@ -122,6 +123,8 @@ def always_killed(config: Config, shared: Any, folder: Path, told: Any) -> Resul
 
 def learning(config: Config, shared: Any, folder: Path, told: Any) -> Result:
     """Tells a held-out loss at every step that is smaller the higher the learning rate is."""
+    if config["method"] == "none":
+        return inner(config, shared, folder, told)
     for step in range(int(config["steps"]) + 1):
         told.metrics({"val/loss": 1 / config["learning_rate"]}, step=step)
         time.sleep(0.02)
