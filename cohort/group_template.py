@@ -123,6 +123,8 @@ class GroupTemplate:
                 estimator.update_template(volumes, found)
             estimator.store(state, k)
             (work / f"round-{k - 1}.npy").unlink(missing_ok=True)
+        # Generators keep the image in half precision; the displacements are those to that one.
+        estimator.image = estimator.image.half().float()
         estimator.update_inverse_sd(volumes, found)
         template = cls(
             image=estimator.image.numpy(),

@@ -75,7 +75,7 @@ def local_texture(
             _mean(grain[inside] ** 4) / max(_mean(grain[inside] ** 2) ** 2, _FLOOR)
         )
         found[f"{name}_grain_range"] = _neighbour_correlation(grain, inside)
-    found["grain_coupling"] = _correlation(grains[0][inside], grains[1][inside])
+    found["grain_coupling"] = correlation(grains[0][inside], grains[1][inside])
     found["boundary_roughness"] = roughness(brain)
     closed = binary_closing(tracts) & brain
     found["tract_holes"] = float((closed & ~tracts).sum() / max(tracts.sum(), 1))
@@ -113,7 +113,8 @@ def _neighbour_correlation(grain: Float64Array, inside: BoolArray) -> float:
     return products / max(count, 1) / max(_mean(grain[inside] ** 2), _FLOOR)
 
 
-def _correlation(a: Float64Array, b: Float64Array) -> float:
+def correlation(a: Float64Array, b: Float64Array) -> float:
+    """Returns the correlation of two (n,) arrays; 0 if one does not vary or n is below 3."""
     if len(a) < 3 or a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from contracts.condition import Condition
 from contracts.space import Space
 from evaluation.block_features import cell_means, features_of_volume, voxels_per_cell
-from evaluation.local_texture import local_texture, pieces
+from evaluation.local_texture import correlation, local_texture, pieces
 from evaluation.measurement_grid import BACKGROUND_MD, MeasurementGrid
 
 Float32Array = NDArray[np.float32]
@@ -152,7 +152,7 @@ def _measure_volume(volume: Float32Array, grid: MeasurementGrid) -> dict[str, An
         "region_histograms": _region_histograms(finite, grid, brain),
         "regions": regions,
         "asymmetry": asymmetry,
-        "coupling": np.float64(_correlation(finite[fa][white_matter], finite[md][white_matter])),
+        "coupling": np.float64(correlation(finite[fa][white_matter], finite[md][white_matter])),
         "tissues": grid.space.voxel_ml * np.array([brain.sum(), white_matter.sum(), fluid.sum()]),
         "spectrum": np.stack([_power_spectrum(image, grid.space.zooms) for image in scaled]),
         "texture": local_texture(scaled[fa], scaled[md], brain, white_matter, fluid),
@@ -212,12 +212,6 @@ def _regional_means(maps: Float64Array, grid: MeasurementGrid) -> tuple[Float64A
     left, right = sums / np.maximum(counts, 1)[:, None]
     asymmetry = (left - right) / np.maximum(left + right, 1e-12)
     return mean[:, labels], asymmetry[:, labels]
-
-
-def _correlation(a: Float64Array, b: Float64Array) -> float:
-    if len(a) < 3 or a.std() == 0 or b.std() == 0:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _power_spectrum(image: Float64Array, zooms: tuple[float, float, float]) -> Float64Array:

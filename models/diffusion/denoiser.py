@@ -38,10 +38,10 @@ class Estimate(NamedTuple):
     ----------
     clean : (B, C, X, Y, Z); for slices with S in the place of the plane's axis, for cubes
         (B * K, C, L, L, L).
-    scale : k, factor of the network's output in it, (B, 1, 1, 1, 1).
+    scale : k, factor of the network's output in it, (B, 1, 1, 1, 1); for cubes (B * K, ...).
     gaussian_mean : the part of `clean` that samplers treat in closed form: the mean of the
         Gaussian model given the noisy image, or 0 for ``ddpm``.
-    gaussian_sd : standard deviation that the Gaussian model leaves, (B, 1, 1, 1, 1), or 1.
+    gaussian_sd : standard deviation that the Gaussian model leaves, of the shape of `scale`, or 1.
     """
 
     clean: Tensor

@@ -12,9 +12,6 @@ from models.prior.group import displacements, with_kept_gain
 from models.prior.prior import Prior
 from tests.models.bent import bent
 
-# In voxels: a prior holds its template in half precision.
-HALF = 5e-3
-
 SUBJECTS = 4
 GAIN = np.array([1.1, 0.93, 1], dtype=np.float32)
 Group = tuple[Prior, np.ndarray, list[Condition]]
@@ -57,7 +54,7 @@ def test_they_are_those_of_the_prior_and_kept(
 def test_the_base_s_own_subjects_are_found_where_the_template_had_them(tmp_path: Path) -> None:
     prior, encoded, known, _, people = bent()
     found = displacements(prior, encoded[:2], people[:2], tmp_path)
-    np.testing.assert_allclose(found, known[:2], rtol=0, atol=HALF)
+    np.testing.assert_array_equal(found, known[:2])
 
 
 @pytest.mark.parametrize("other", ["volumes", "people", "prior"])
