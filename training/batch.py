@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,6 +62,14 @@ def draw(
         withheld = torch.rand(len(chosen), generator=generator) < drop_condition
     batch = (residual, expected, t, noise, condition, parts, withheld)
     return tuple(None if p is None else p.to(device, non_blocking=True) for p in batch)
+
+
+def together(batches: Sequence[Batch]) -> Batch:
+    """Returns batches as one; each part is there in all of them, or in none."""
+    return tuple(
+        None if parts[0] is None else torch.cat([p for p in parts if p is not None])
+        for parts in zip(*batches, strict=True)
+    )
 
 
 def _cubes(mask: Tensor, count: int, settings: LoopSettings, generator: torch.Generator) -> Tensor:

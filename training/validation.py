@@ -95,17 +95,22 @@ class Validation:
     ) -> float:
         training_loss.to(device)
         total = torch.zeros(2)
+        size = self.settings.batch
         with torch.inference_mode():
-            for i in range(len(held_out)):
-                drawn = batch.draw(
-                    held_out,
-                    torch.tensor([i]),
-                    training_loss.denoiser,
-                    self.settings,
-                    (self.settings.seed, _VALIDATION, i),
-                    device,
-                )
-                total += torch.stack(training_loss(*drawn)).cpu()
+            for first in range(0, len(held_out), size):
+                # Each subject has times and noise of its own, whatever it is measured beside.
+                drawn = [
+                    batch.draw(
+                        held_out,
+                        torch.tensor([i]),
+                        training_loss.denoiser,
+                        self.settings,
+                        (self.settings.seed, _VALIDATION, i),
+                        device,
+                    )
+                    for i in range(first, min(first + size, len(held_out)))
+                ]
+                total += torch.stack(training_loss(*batch.together(drawn))).cpu()
         return float(total[0] / total[1])
 
     def restore(self, trainable: Sequence[nn.Parameter]) -> None:

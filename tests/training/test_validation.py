@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,3 +107,21 @@ def test_a_training_that_makes_it_worse_is_told(held_out: TrainingImages, tmp_pa
     assert "made it worse" in validation.told()
     validation.losses = {0: 1.0, 3: 0.9}
     assert "made it worse" not in validation.told()
+
+
+@pytest.mark.parametrize(
+    ("dim", "parts"),
+    [("3d", {"cubes": 2, "cube_edge": 8}), ("3d", {}), ("2d", {"slices": 2})],
+)
+def test_the_loss_is_the_same_however_many_subjects_are_measured_at_a_time(
+    dim: Any, parts: dict[str, Any], tmp_path: Path
+) -> None:
+    generator = tiny_generator(dim)
+    held_out = data_of(generator, tmp_path, seed=7)
+    loss = TrainingLoss(generator.denoiser)
+    found = []
+    for size in (1, 2, len(held_out)):
+        validation = Validation(held_out, LoopSettings(steps=4, batch=size, **parts))
+        validation.check(4, loss, [], CPU)
+        found.append(validation.losses[4])
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
