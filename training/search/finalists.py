@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ import ray
 from numpy.typing import NDArray
 from scipy import stats
 
-from contracts.console import progress
+from contracts.console import progress, say
 from evaluation.regional_means import distance_of_means
 from training.search.records import Record
+from training.search.space import Config
 from training.search.study import Study
-from training.search.trial import Shared
+from training.search.trial import Shared, Told, fit_adapter
 
 Float64Array = NDArray[np.float64]
 # Seeds of sampling that no trial is scored with, so far apart that no volume has two of them.
@@ -115,12 +117,20 @@ def rescored(
     reference = ray.put(shared)
     settings = study.settings
     score = ray.remote(num_cpus=settings.cpus, num_gpus=settings.gpus)(_means)
+    fit = ray.remote(num_cpus=settings.cpus, num_gpus=settings.gpus)(_fit)
     waiting: dict[Any, Path] = {}
     for record in records:
         folder = study.folder / "trials" / str(record.number)
-        for seed in chosen:
-            if not (path := _kept(folder, seed)).exists():
-                waiting[score.remote(reference, _files(folder), seed)] = path
+        missing = [path for seed in chosen if not (path := _kept(folder, seed)).exists()]
+        if not missing:
+            continue
+        files = _files(folder)
+        if not files:
+            say(f"the adapter of trial {record.number} is not in {folder}: it is trained again")
+            folder.mkdir(parents=True, exist_ok=True)
+            files = fit.remote(reference, record.config)
+        for path in missing:
+            waiting[score.remote(reference, files, _seed(path))] = path
     for call in progress(_as_done(list(waiting)), len(waiting), "score finalists again"):
         path, content = waiting[call], io.BytesIO()
         np.save(content, ray.get(call))
@@ -140,6 +150,10 @@ def _kept(folder: Path, seed: int) -> Path:
     return folder / f"regional-means-{seed}.npy"
 
 
+def _seed(kept: Path) -> int:
+    return int(kept.stem.rpartition("-")[2])
+
+
 def _as_done(calls: list[Any]) -> Any:
     while calls:
         done, calls = ray.wait(calls)
@@ -147,15 +161,22 @@ def _as_done(calls: list[Any]) -> Any:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    return {
-        name: (folder / name).read_bytes() for name in ("generator.json", "adapter.safetensors")
-    }
+    """Returns the files of a trial's adapter, none if one is missing."""
+    paths = [folder / name for name in ("generator.json", "adapter.safetensors")]
+    if not all(path.exists() for path in paths):
+        return {}
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def _fit(shared: Shared, config: Config) -> dict[str, bytes]:
+    """Trains an adapter again, in a worker; its seed makes it the same."""
+    with tempfile.TemporaryDirectory() as name:
+        fit_adapter(config, shared, Path(name), Told(lambda report: None, 0))
+        return _files(Path(name))
 
 
 def _means(shared: Shared, files: dict[str, bytes], seed: int) -> Float64Array:
     """Samples a kept adapter with one more seed, in a worker."""
-    import tempfile
-
     import torch
 
     from models.adapters import adapted

@@ -84,7 +84,7 @@ class Shared:
         return sum(array.nbytes for array in arrays)
 
 
-class _Told:
+class Told:
     """The record of a trial's training: it tells the losses to `report`, and keeps pictures.
 
     Parameters
@@ -138,10 +138,10 @@ class _Told:
         """Does nothing."""
 
 
-Inner = Callable[[Config, Shared, Path, _Told], Result]
+Inner = Callable[[Config, Shared, Path, Told], Result]
 
 
-def fit_adapter(config: Config, shared: Shared, folder: Path, told: _Told) -> Result:
+def fit_adapter(config: Config, shared: Shared, folder: Path, told: Told) -> Result:
     """The inner loop: fits an adapter with a trial's settings, and scores it.
 
     Parameters
@@ -181,7 +181,7 @@ def run(chosen: Mapping[str, Any], shared: Shared, inner: Inner) -> None:
     from ray import tune
 
     with tempfile.TemporaryDirectory() as folder:
-        told = _Told(tune.report, int(chosen["config"].get("steps", 0)))
+        told = Told(tune.report, int(chosen["config"].get("steps", 0)))
         began = time.monotonic()
         try:
             result = inner(dict(chosen["config"]), shared, Path(folder), told)

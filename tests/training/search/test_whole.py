@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
@@ -107,8 +109,13 @@ def test_a_search_finds_tells_and_adopts_and_reads_no_test_subject(
     assert {run.info.status for run in trials} == {"FINISHED"}
     assert len(trials) == 6
 
-    # The same command has nothing to do, and comes to the same end.
+    # The same command has nothing to do, and comes to the same end; an adapter that was lost with
+    # a driver's disk, and its scores, are made again.
+    before = choice.scores[choice.chosen.number]
+    (lost,) = Path("data/work/studies").glob(f"*/trials/{choice.chosen.number}")
+    shutil.rmtree(lost)
     again = runs.search(settings)
+    np.testing.assert_allclose(again.scores[choice.chosen.number].by_seed, before.by_seed, 1e-5)
     assert again.chosen is not None
     assert again.chosen.number == choice.chosen.number
     assert len(client.search_runs([place], "tags.stage = 'trial'")) == 6
