@@ -34,12 +34,15 @@ def newcomers(count: int, work: Path) -> Subjects:
     """
     from cohort import subjects
     from cohort.derivatives import Derivatives
-    from cohort.derive import Derive, derive
-    from cohort.simulate import Simulate, simulate
+    from cohort.derive import DeriveSettings, derive
+    from cohort.simulate import SimulateSettings, simulate
     from cohort.split import Manifest
     from contracts.paths import BIDS
 
-    recipe, deriving = params.load(Simulate, "simulate"), params.load(Derive, "derive")
+    recipe, deriving = (
+        params.load(SimulateSettings, "simulate"),
+        params.load(DeriveSettings, "derive"),
+    )
     try:
         within = Path(deriving.source).relative_to(BIDS)
     except ValueError:

@@ -62,17 +62,17 @@ def subjects(resolution: float, count: int, work: Path) -> Subjects:
     """The first subjects of the base group of params.yaml at this resolution, in mm."""
     from cohort import subjects as known_subjects
     from cohort.derivatives import Derivatives
-    from cohort.derive import Derive, derive
-    from cohort.simulate import Simulate, simulate
+    from cohort.derive import DeriveSettings, derive
+    from cohort.simulate import SimulateSettings, simulate
     from cohort.split import Manifest
     from contracts import params
 
-    recipe = params.load(Simulate, "simulate")
+    recipe = params.load(SimulateSettings, "simulate")
     recipe = replace(
         recipe, resolution_mm=resolution, output="maps", base_subjects=count, target_subjects=0
     )
     source = work / "bids" / "derivatives" / "simulated"
-    deriving = Derive(str(source), resolution, recipe.max_bvalue)
+    deriving = DeriveSettings(str(source), resolution, recipe.max_bvalue)
     simulate(recipe, work / "bids", work)
     derive(deriving, work / "derivatives", work, work / "no-masks")
     ids = tuple(p.id for p in Derivatives.open(work / "derivatives").participants)
@@ -137,7 +137,7 @@ def main(resolution: float, fitted: int, held_out: int) -> None:
 
     from benchmarks import table_definitions
     from benchmarks.result import of_rounds, write
-    from cohort.simulate import Simulate
+    from cohort.simulate import SimulateSettings
     from contracts import params
 
     torch.set_num_threads(1)
@@ -162,7 +162,7 @@ def main(resolution: float, fitted: int, held_out: int) -> None:
         "registration",
         rows,
         n={"subjects of the template": fitted, "registered subjects": held_out},
-        seeds=[params.load(Simulate, "simulate").seed],
+        seeds=[params.load(SimulateSettings, "simulate").seed],
         intervals="least and most of the subjects",
     )
     click.echo(table_definitions.TABLES["registration"].body(kept))

@@ -1,4 +1,4 @@
-"""The channels that registration and generators see: maps continued beyond the brain, and the
+"""The channels that group registration and generators see: maps continued beyond the brain, and the
 signed distance to the brain's boundary."""
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def signed_distance(mask: NDArray[np.bool_]) -> Array:
 def smoothed_brain(mask: NDArray[np.bool_], sigma: float) -> NDArray[np.bool_]:
     """Returns a brain mask (X, Y, Z) with a smoother outline and in one piece.
 
-    The voxels are those with the largest smoothed signed distance, as many as before: smoothing
-    alone would take off what is convex.
+    The voxels are those with the largest smoothed signed distance, as many as before, of which the
+    largest piece is kept. Smoothing alone would take off what is convex.
 
     Parameters
     ----------

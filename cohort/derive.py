@@ -29,7 +29,7 @@ from contracts.space import Space, mni_space
 
 
 @dataclass(frozen=True, slots=True)
-class Derive:
+class DeriveSettings:
     """Section `derive` of params.yaml.
 
     Parameters
@@ -54,12 +54,16 @@ class ScanTask:
     """One scan to derive into the folder of finished scans."""
 
     scan: Scan
-    settings: Derive
+    settings: DeriveSettings
     finished: Path
 
 
 def derive(
-    settings: Derive, out: Path, work: Path, masks: Path = paths.MASKS, workers: int | None = None
+    settings: DeriveSettings,
+    out: Path,
+    work: Path,
+    masks: Path = paths.MASKS,
+    workers: int | None = None,
 ) -> list[Quality]:
     """Write derivatives of all scans that can be used to `out`.
 
@@ -141,7 +145,7 @@ def _lost(scan: str) -> Quality:
     return Quality(scan, "failed", "its process died: out of memory? try --workers 1")
 
 
-def recipe_hash(settings: Derive) -> str:
+def recipe_hash(settings: DeriveSettings) -> str:
     """Return a hash of all that a scan's derivatives depend on, except its source files.
 
     These are the settings, and the code: every module of this project that the stage imports.
@@ -303,7 +307,11 @@ def _description_of(source: Path) -> dict[str, Any]:
 
 
 @command()
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; default: one per core.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes; default: one per core, as far as memory allows.",
+)
 def main(workers: int | None) -> None:
     """Maps and brain mask of every scan in the working space, into data/derivatives.
 
@@ -311,7 +319,9 @@ def main(workers: int | None) -> None:
     listed below and in data/derivatives/qc.tsv and does not stop the others; the exit code is 0
     as long as one scan was derived.
     """
-    rows = derive(params.load(Derive, "derive"), paths.DERIVATIVES, paths.WORK, workers=workers)
+    rows = derive(
+        params.load(DeriveSettings, "derive"), paths.DERIVATIVES, paths.WORK, workers=workers
+    )
     for status in ("left out", "failed", "flag"):
         for row in rows:
             if row.status == status:

@@ -57,7 +57,7 @@ def read(path: Path) -> Dwi:
     Raises
     ------
     UserError : if a file is missing or cut short, the numbers of volumes differ, or the series
-        cannot determine a tensor.
+        has no volume without weighting. Whether it determines a tensor, `fit_limit` tells.
     """
     bvals = read_bvals(path)
     bvecs = _numbers(bids.sibling(path, ".bvec"))

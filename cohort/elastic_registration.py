@@ -1,4 +1,4 @@
-"""Registration of a template to a volume by a small smooth displacement (Gauss-Newton demons)."""
+"""Registration of the group template to a volume by a small displacement (Gauss-Newton demons)."""
 
 from __future__ import annotations
 

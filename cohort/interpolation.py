@@ -1,4 +1,4 @@
-"""Linear interpolation at displaced points, its adjoint, its inverse, and Gaussian smoothing."""
+"""Linear interpolation at displaced points and its adjoint, inverse displacements, smoothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The brain mask of a DWI series."""
+"""The brain mask of a DWI series, and tools for any mask."""
 
 from __future__ import annotations
 

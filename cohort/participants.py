@@ -1,4 +1,4 @@
-"""The participants table: age, sex, group, site and family, from a lab's own tables."""
+"""Age, sex, group, site and family of each scan, from a lab's own tables."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ class Quality:
     ----------
     participant_id : scan id.
     status : ``pass``; ``flag``, if the maps were written but someone should look at them;
-        ``failed``, if they could not be made; ``left out``, if the scan has no age or sex.
+        ``failed``, if they could not be made; ``left out``, if the scan has no usable age, sex or
+        group.
     reason : why the status is not ``pass``.
     white_r : correlation of FA with the template's white matter inside the mask.
     coverage : share of the template's brain that the mask holds.

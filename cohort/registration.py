@@ -1,4 +1,4 @@
-"""Registration of a scan to the working space, by dipy."""
+"""Registration of a scan to the MNI template's working space, by dipy."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ def register(
     """Register a scan to `target`: an affine transform, then SyN.
 
     The affine maximises mutual information (Mattes et al., IEEE TMI 2003), SyN cross correlation
-    (Avants et al., Med. Image Anal. 2008). Mutual information is computed inside the template's
-    brain only; with the background it would match the outlines of the two masks, which are drawn
-    in different ways.
+    (Avants et al., Med. Image Anal. 2008). In its last, affine step mutual information is computed
+    inside the template's brain only; with the background it would match the outlines of the two
+    masks, which are drawn in different ways.
 
     Parameters
     ----------

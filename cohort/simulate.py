@@ -49,7 +49,7 @@ _AGE_POWER = {"base": 1.0, "target": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
-class Simulate:
+class SimulateSettings:
     """Section `simulate` of params.yaml.
 
     Parameters
@@ -84,7 +84,7 @@ class Simulate:
             raise ValueError("expected at least one subject")
 
 
-def recruit(settings: Simulate) -> list[Participant]:
+def recruit(settings: SimulateSettings) -> list[Participant]:
     """Return the cohort's participants.
 
     They are a base group at site A, whose ages are spread evenly, and an older target group at
@@ -106,7 +106,7 @@ def _participant(seed: int, group: str, site: str, number: int) -> Participant:
     return Participant(subject, round(float(age), 1), "F" if v < 0.5 else "M", group, site)
 
 
-def person(participant: Participant, settings: Simulate) -> Person:
+def person(participant: Participant, settings: SimulateSettings) -> Person:
     """Return the simulated person, who follows from the participant and the settings."""
     from cohort.simulation.acquisition import SCANNER_A, SCANNER_B
     from cohort.simulation.person import Person
@@ -118,7 +118,7 @@ def person(participant: Participant, settings: Simulate) -> Person:
     return Person(who, scanner, (settings.seed, number), disease)
 
 
-def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = None) -> None:
+def simulate(settings: SimulateSettings, out: Path, work: Path, workers: int | None = None) -> None:
     """Write the cohort as a BIDS dataset `out`.
 
     Parameters
@@ -160,7 +160,7 @@ def simulate(settings: Simulate, out: Path, work: Path, workers: int | None = No
             shutil.rmtree(other)
 
 
-def make_tissue_template(settings: Simulate, space: Space) -> TissueTemplate:
+def make_tissue_template(settings: SimulateSettings, space: Space) -> TissueTemplate:
     """Return the tissue template, matched to regional norms, for output on `space`."""
     from cohort.simulation.regional_norms import match_norms
     from cohort.simulation.tissue import build_tissue_template
@@ -169,14 +169,14 @@ def make_tissue_template(settings: Simulate, space: Space) -> TissueTemplate:
     return match_norms(template, space, settings.max_bvalue)
 
 
-def _patients(settings: Simulate, cohort: list[Participant]) -> list[Participant]:
+def _patients(settings: SimulateSettings, cohort: list[Participant]) -> list[Participant]:
     """Return whom to simulate without their disease, too, for the table of its effects."""
     if settings.output != "maps" or settings.disease_effect == 0:
         return []
     return disease_truth.patients(cohort)
 
 
-def recipe_hash(settings: Simulate) -> str:
+def recipe_hash(settings: SimulateSettings) -> str:
     """Return a hash of all that a subject's files depend on.
 
     These are the settings without the numbers of subjects, and the code: every module of this
@@ -191,7 +191,7 @@ def recipe_hash(settings: Simulate) -> str:
 class SubjectTask(NamedTuple):
     """One subject to simulate into `folder`, with the tissue template of a file."""
 
-    settings: Simulate
+    settings: SimulateSettings
     participant: Participant
     folder: Path
     template: Path
@@ -209,7 +209,7 @@ def _lost(subject: str) -> str:
 
 
 def write_one(
-    settings: Simulate, participant: Participant, folder: Path, template_path: Path
+    settings: SimulateSettings, participant: Participant, folder: Path, template_path: Path
 ) -> str:
     """Simulate one subject into `folder` and return their id."""
     from cohort import tensor
@@ -262,7 +262,7 @@ def _write_dwi(
     write_whole(bids.sidecar(path), json.dumps(meta, indent=2) + "\n")
 
 
-def _is_finished(finished: Path, subject: str, settings: Simulate, space: Space) -> bool:
+def _is_finished(finished: Path, subject: str, settings: SimulateSettings, space: Space) -> bool:
     """Return whether the file that is written last is there."""
     if settings.output == "maps":
         last = bids.derivatives_folder(finished, subject) / bids.mask_name(subject, space)
@@ -281,7 +281,9 @@ def _refuse_real_data(out: Path) -> None:
         )
 
 
-def _assemble(settings: Simulate, cohort: list[Participant], finished: Path, out: Path) -> None:
+def _assemble(
+    settings: SimulateSettings, cohort: list[Participant], finished: Path, out: Path
+) -> None:
     """Link the finished subjects into `out` and write the files that describe them."""
     maps = out / bids.DERIVATIVES_FOLDER / PIPELINE
     derivatives.write_description(maps, f"{NAME}: maps", True, "cohort.simulate")
@@ -319,7 +321,10 @@ _COLUMNS = {
     "sex": {"Description": "simulated sex", "Levels": {"F": "female", "M": "male"}},
     "group": {
         "Description": "what the subject is for",
-        "Levels": {"base": "training of a base generator", "target": "adaptation to a new site"},
+        "Levels": {
+            "base": "training of a base generator",
+            "target": "adaptation: patients of another site",
+        },
     },
     "site": {"Description": "simulated scanner"},
 }
@@ -328,7 +333,7 @@ _COLUMNS = {
 @command()
 def main() -> None:
     """Simulate a diffusion MRI cohort into data/bids (section `simulate` of params.yaml)."""
-    simulate(params.load(Simulate, "simulate"), paths.BIDS, paths.WORK)
+    simulate(params.load(SimulateSettings, "simulate"), paths.BIDS, paths.WORK)
 
 
 if __name__ == "__main__":

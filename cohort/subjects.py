@@ -76,7 +76,7 @@ class SubjectFiles:
 
         Raises
         ------
-        UserError : if the part is empty, or a file is missing.
+        UserError : if the part is empty, has fewer than 8 training subjects, or a file is missing.
         """
         found = cls.find_any(derivatives, split, group, part, sites)
         if part == "train" and len(found.ids) < _FEWEST_SUBJECTS:

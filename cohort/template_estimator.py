@@ -1,4 +1,4 @@
-"""Estimates a template and the effects of age and sex from registered subjects."""
+"""Estimates a group template, effects of age and sex, and displacements, in turns."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class TemplateEstimator:
     effects : (4, C, X, Y, Z), what a unit of each regressor adds.
     rows : (n, 4), regressors of the subjects, less their mean.
     mask : (X, Y, Z), outside of which differences do not count.
-    inverse_sd : (C, X, Y, Z), one over the standard deviation that registration leaves; None until
-        `update_inverse_sd`.
+    inverse_sd : (C, X, Y, Z), one over the standard deviation that registration leaves; empty
+        until `update_inverse_sd`.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class RegistrationQuality:
 
     Parameters
     ----------
-    mean_mm, max_mm : length of its displacement inside the template's mask.
+    mean_mm, max_mm : length of its displacement inside both brains.
     min_jacobian : least determinant of the Jacobian of x + u(x); above 0 nothing folds.
     fa_rms_before, fa_rms_after : root mean square of FA less the template's, without displacement
         and with it.

@@ -1,4 +1,4 @@
-"""The diffusion tensor fit: DWI signal to FA, MD and AD."""
+"""The fit of the diffusion tensor: DWI signal to FA, MD and AD."""
 
 from __future__ import annotations
 

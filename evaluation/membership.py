@@ -48,7 +48,9 @@ def losses(generator: Generator, volume_set: VolumeSet, kept: Path, seed: int = 
     encoded = generator.encode(volumes, volumes[:, md] > BACKGROUND_MD)
     prior = generator.prior
     found = displacements(prior, encoded, conditions, kept)
-    pairs = [prior.maps_and_expected(*one) for one in zip(encoded, found, conditions, strict=True)]
+    pairs = [
+        prior.residual_and_expected(*one) for one in zip(encoded, found, conditions, strict=True)
+    ]
     residual, expected = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
     condition = condition_vector(conditions, generator.sites)
     rng = np.random.default_rng(seed)

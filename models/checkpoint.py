@@ -1,4 +1,4 @@
-"""The tensors of a generator as safetensors files."""
+"""The tensors of a generator by name, as they stand in its safetensors files."""
 
 from __future__ import annotations
 

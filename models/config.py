@@ -1,4 +1,4 @@
-"""What a generator is built from, in plain values; importable without torch."""
+"""Settings that a user chooses: size of the network, path and sampler. Importable without torch."""
 
 from __future__ import annotations
 

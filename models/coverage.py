@@ -1,5 +1,7 @@
-"""Ages and sexes of the training subjects in bins of five years: enough to warn of extrapolation,
-too coarse to identify anyone."""
+"""Ages (in bins of five years), sexes and sites of the training subjects.
+
+That is enough to warn of extrapolation, and too coarse to identify anyone.
+"""
 
 from __future__ import annotations
 

@@ -49,12 +49,12 @@ class _Noise:
 
 
 class Generator:
-    """Samples FA and MD volumes for a given age and sex.
+    """Samples volumes of FA and MD, or of more maps, for a given age and sex.
 
     Parameters
     ----------
     config, prior : see there.
-    denoiser : its network's weights; default: freshly initialised.
+    denoiser : with a trained network; default: one with a freshly initialised network.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Generator:
     ) -> Array:
         """Draws one volume per condition.
 
-        A sample is fixed by its condition, seed, steps, sampler and guidance alone: neither the
-        other samples nor their order change it. Another number of torch threads, or another
+        A sample is fixed by its condition, seed, steps, sampler, guidance and mask alone: neither
+        the other samples nor their order change it. Another number of torch threads, or another
         processor, may round otherwise (about 1e-6); who needs equal bytes fixes the threads, as
         `serving` does.
 
@@ -221,8 +221,9 @@ class Generator:
     def sample_closed_form(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> Array:
         """Draws one volume per condition from the closed-form Gaussian model, without the network.
 
-        For the path ``flow`` they are what `sample` gives for these seeds with an untrained
-        network. What a generator is better than them is what training has added.
+        For the path ``flow`` and the sampler ``dpm++`` they are, nearly, what `sample` gives for
+        these seeds with an untrained network (exactly so in one step).
+        What a generator is better than them is what training has added.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The configuration of a generator, in memory and in generator.json."""
+"""All that generator.json holds: settings, grid, maps, coverage and provenance of a generator."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class TrainingImages:
     Parameters
     ----------
     images : (n, 2 C + 1, X, Y, Z): the residual of C maps, then what is expected of a brain of that
-        shape, see `models.prior.prior.Prior.maps_and_expected`; a memory map, or an array.
+        shape, see `models.prior.prior.Prior.residual_and_expected`; a memory map, or an array.
     condition : (n, 2 + S), see `models.diffusion.denoiser.condition_vector`.
     """
 
@@ -53,7 +53,7 @@ class TrainingImages:
 
         def images(i: int) -> Array:
             return np.concatenate(
-                prior.maps_and_expected(volumes[i], displacements[i], conditions[i])
+                prior.residual_and_expected(volumes[i], displacements[i], conditions[i])
             )
 
         shape = (len(conditions), 2 * prior.map_count + 1, *prior.mask.shape)

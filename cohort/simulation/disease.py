@@ -1,4 +1,7 @@
-"""A simulated disease of white matter: known in size and place, and no gain of a scanner."""
+"""A simulated disease of known size and place: damaged tracts, wider ventricles, thinner cortex.
+
+A factor on a whole map, as between scanners, cannot imitate it.
+"""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ _NEUTRAL = 0.15
 
 
 def match_norms(template: TissueTemplate, space: Space, max_bvalue: float) -> TissueTemplate:
-    """Multiply FA and MD of a template by smooth fields with which average people meet `NORMS`.
+    """Multiply FA and MD of a template by smooth fields that bring average people near `NORMS`.
 
     People of the reference age and of random shape are scanned and fitted. The factor of each
     region is multiplied by the norm over the mean that was found, and the regions' factors are

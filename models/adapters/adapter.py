@@ -46,6 +46,10 @@ class Adapter:
         name: str = "adapter",
     ) -> None:
         _require_trained(network, method.name)
+        if change.names(network) & {name}:
+            raise UserError(
+                f"the network has an adapter {name} already: give this one another name"
+            )
         self.network = network
         self.method = method
         self.blocks = tuple(blocks)

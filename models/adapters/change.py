@@ -41,6 +41,12 @@ class ChangedTensor(nn.Module):
         return changed
 
 
+def names(network: nn.Module) -> set[str]:
+    """Returns the names of the adapters that change a tensor of a network."""
+    changed = (module for module in network.modules() if isinstance(module, ChangedTensor))
+    return {name for one in changed for name in one.changes}
+
+
 def add(
     module: nn.Module, tensor: str, adapter: str, change: Change, strength: float = 1.0
 ) -> None:

@@ -1,4 +1,4 @@
-"""Adapter files: what turns a base generator into another one, in a few hundred kilobytes."""
+"""Adapter files: what turns a base generator into another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tensors of a network that an adapter can change, by named block."""
+"""The network's tensors that an adapter can change (its targets), by named block."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ProbabilityPath(nn.Module):
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Draws (n,) training times, uniform on both paths.
 
-        Times that are drawn around the middle (Esser et al. 2024, eq. 19) train it better, but
+        Times that are drawn around the middle (Esser et al. 2024, eq. 19) train those better, but
         hardly the beginning of sampling: of few evaluations, the first one is at pure noise.
         """
         return torch.rand(n, generator=generator).clamp(_EDGE, 1 - _EDGE)

@@ -1,4 +1,4 @@
-"""Training in less memory: what is cheap to compute is computed again in the backward pass."""
+"""Activation checkpointing: what is cheap to compute is computed again in the backward pass."""
 
 from __future__ import annotations
 

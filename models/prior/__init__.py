@@ -1,1 +1,1 @@
-"""What is known of a volume before any training: a closed-form Gaussian model."""
+"""What is known of a volume before the network is trained: a closed-form Gaussian model."""

@@ -1,4 +1,5 @@
-"""A prior's site gain for another group, and its registered subjects, kept in files."""
+"""What adapting fits of a prior to another group: its gain and displacements, both kept in files,
+and the shift of the mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shift of the mean of the residuals, on a coarse grid: what another group has elsewhere.
+"""The mean residual of another group, as values on a coarse grid that are added to the base's mean.
 
 Patients may differ from the base's subjects in some places only. A network learns such a difference
 slowly: a convolution does not know where in the brain it is, and at most times the noisy image
@@ -31,8 +31,9 @@ def fit(mean: Array, mask: NDArray[np.bool_], space: Space) -> Array:
     Its numbers have half precision, as in adapter files; their noise is far larger.
 
     It is the least-squares fit over the mask, zero at points that no voxel of the mask depends on.
-    Nothing pulls a region's mean towards zero: with few subjects the shift then has their noise,
-    which cancels out in a region, whereas what is shrunk is missing in every volume.
+    Hardly anything pulls a region's mean towards zero (the ridge is a thousandth): with few
+    subjects the shift then has their noise, which cancels out in a region, whereas what is shrunk
+    is missing in every volume.
 
     Parameters
     ----------

@@ -187,7 +187,7 @@ class Prior:
             one[-1] = shape[0]
         return out
 
-    def maps_and_expected(
+    def residual_and_expected(
         self, volume: Array, displacement: Array, condition: Condition
     ) -> tuple[Array, Array]:
         """Returns what a network is trained on: r of the maps (C - 1, X, Y, Z), clipped at `CLIP`
@@ -205,7 +205,7 @@ class Prior:
         return r, expected
 
     def volumes(self, r: Array, expected: Array) -> Array:
-        """Returns encoded volumes (n, C, X, Y, Z); inverse of `maps_and_expected`.
+        """Returns encoded volumes (n, C, X, Y, Z); inverse of `residual_and_expected`.
 
         Parameters
         ----------
@@ -218,7 +218,7 @@ class Prior:
 
     def residual(self, volume: Array, displacement: Array, condition: Condition) -> Array:
         """Returns r of all channels, (C + 3, X, Y, Z), zero outside the mask; arguments as in
-        `maps_and_expected`."""
+        `residual_and_expected`."""
         own = volume / self.site_gain[:, None, None, None]
         relative = _relative(self.template, own, displacement)
         r: Array = (relative - self.mean([condition])[0] * self.mask) / self.scale
@@ -254,7 +254,9 @@ class Prior:
         """Returns the sums over the i-th volume of itself times what is expected, and of the
         latter's square, (2, C)."""
         volume, condition = volumes[i], conditions[i]
-        _, expected = self.maps_and_expected(volume, self.register(volume, condition), condition)
+        _, expected = self.residual_and_expected(
+            volume, self.register(volume, condition), condition
+        )
         expected = expected * self.site_gain[:, None, None, None] * self.mask
         both = np.stack([volume * expected, expected**2]).astype(np.float64)
         sums: NDArray[np.float64] = both.sum(axis=(2, 3, 4))

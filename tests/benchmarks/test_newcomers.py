@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.newcomers import newcomers
-from cohort.simulate import Simulate, recruit
+from cohort.simulate import SimulateSettings, recruit
 from contracts import params
 from contracts.errors import UserError
 
@@ -34,7 +34,7 @@ def test_are_of_the_recipe_and_new(project: Path) -> None:
     assert len(made.ids) == 2
     assert made.volumes.shape == (2, 2, *made.space.shape)
     assert made.masks.any(axis=(1, 2, 3)).all()
-    cohort = {(p.age, p.sex) for p in recruit(params.load(Simulate, "simulate"))}
+    cohort = {(p.age, p.sex) for p in recruit(params.load(SimulateSettings, "simulate"))}
     assert not cohort & {(c.age, c.sex) for c in made.conditions}
     # Once made, they are kept, and the cohort's own folders are left alone.
     again = newcomers(2, project / "work")

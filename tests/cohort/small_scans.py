@@ -8,7 +8,7 @@ import numpy as np
 
 from cohort.derivatives import Participant as P
 from cohort.derivatives import write_description, write_participants
-from cohort.derive import Derive, derive
+from cohort.derive import DeriveSettings, derive
 from contracts import volume
 from contracts.space import mni_space
 from tests.cohort import phantom
@@ -40,22 +40,22 @@ def add_scan(root: Path, name: str, seed: int) -> Path:
     return path
 
 
-def small_cohort(root: Path, *names: str) -> Derive:
+def small_cohort(root: Path, *names: str) -> DeriveSettings:
     for seed, name in enumerate(names):
         add_scan(root, name, seed)
     subjects = sorted({n.split("_")[0] for n in names})
     write_participants(
         root, [P(s, 30 + i, "FM"[i % 2], "base", "A") for i, s in enumerate(subjects)]
     )
-    return Derive(str(root), 4, 1300)
+    return DeriveSettings(str(root), 4, 1300)
 
 
-def derive_all(settings: Derive, folder: Path) -> dict[str, str]:
+def derive_all(settings: DeriveSettings, folder: Path) -> dict[str, str]:
     rows = derive(settings, folder / "out", folder / "work", folder / "Masks", workers=1)
     return {row.participant_id: row.status for row in rows}
 
 
-def ready_maps(root: Path, md_factor: float = 1.0, kind: type = np.float32) -> Derive:
+def ready_maps(root: Path, md_factor: float = 1.0, kind: type = np.float32) -> DeriveSettings:
     """Ready maps on the working grid, with what comes beside them."""
     fa, md = phantom.fa_md(*diffusivities(0)[1:])
     inside = ball(60)
@@ -69,4 +69,4 @@ def ready_maps(root: Path, md_factor: float = 1.0, kind: type = np.float32) -> D
     write_description(root.parent, "Toy", True, "test")
     volume.write(root / "atlas_dseg.nii.gz", inside.astype(np.int16), SPACE)
     (root / "atlas_dseg.tsv").write_text("index\tname\n1\tball\n")
-    return Derive(str(root), 4, 1300)
+    return DeriveSettings(str(root), 4, 1300)

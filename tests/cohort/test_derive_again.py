@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cohort import derive as stage
-from cohort.derive import Derive
+from cohort.derive import DeriveSettings
 from contracts import closure
 from tests.cohort.small_scans import (
     add_scan,
@@ -37,7 +37,7 @@ def test_finished_scans_are_taken_over_and_changed_ones_are_not(
     add_scan(tmp_path / "bids", "sub-2", seed=7)
     derive_all(settings, tmp_path)
     assert again == ["sub-2"]
-    derive_all(Derive(settings.source, 4, 2500), tmp_path)
+    derive_all(DeriveSettings(settings.source, 4, 2500), tmp_path)
     assert again == ["sub-2", "sub-1", "sub-2"]
     assert len(list((tmp_path / "work").glob("derive-*"))) == 1
 

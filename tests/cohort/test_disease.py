@@ -10,12 +10,12 @@ import pytest
 
 from cohort import simulate
 from cohort.derivatives import Derivatives
-from cohort.simulate import Simulate
+from cohort.simulate import SimulateSettings
 from cohort.simulation import disease, disease_truth
 from cohort.simulation.disease_truth import Effect
 from cohort.simulation.tissue import build_tissue_template
 
-SICK = Simulate(
+SICK = SimulateSettings(
     seed=7,
     resolution_mm=4.0,
     output="maps",
@@ -27,7 +27,7 @@ SICK = Simulate(
 HEALTHY = dataclasses.replace(SICK, disease_effect=0.0)
 
 
-def made(settings: Simulate, folder: Path) -> Path:
+def made(settings: SimulateSettings, folder: Path) -> Path:
     """The maps of a cohort, from a template that is not matched to published means."""
     work = folder / "work"
     template = work / f"simulate-{simulate.recipe_hash(settings)}" / simulate.TISSUE_TEMPLATE

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cohort import dicom, scan_maps
 from cohort.derivatives import Derivatives
-from cohort.derive import Derive, derive
+from cohort.derive import DeriveSettings, derive
 from cohort.importer import find_scans
 from cohort.scan_maps import ScanMaps
 from cohort.units import to_physical
@@ -110,7 +110,7 @@ def test_working_space(tmp_path: Path) -> None:
     (source / "participants.tsv").write_text(
         "participant_id\tage\tsex\nreal-phi2018\t32\tF\nreal-sie2018\t46\tM\n"
     )
-    settings = Derive(str(source), 4, MAX_BVALUE)
+    settings = DeriveSettings(str(source), 4, MAX_BVALUE)
     rows = derive(settings, tmp_path / "out", tmp_path / "work", workers=2)
     assert [row.status for row in rows] == ["pass", "pass"]
     assert min(row.white_r for row in rows) > 0.65

@@ -13,7 +13,7 @@ import pytest
 
 from cohort import simulate, tensor
 from cohort.derivatives import Derivatives
-from cohort.simulate import Simulate, recruit
+from cohort.simulate import SimulateSettings, recruit
 from cohort.simulation import acquisition
 from cohort.simulation import person as simulated
 from cohort.simulation.deformation import sample, to_index
@@ -29,7 +29,7 @@ from contracts.errors import UserError
 from contracts.maps import FA, MD
 from contracts.space import mni_space
 
-SETTINGS = Simulate(
+SETTINGS = SimulateSettings(
     seed=7, resolution_mm=4.0, output="maps", base_subjects=2, target_subjects=1, max_bvalue=1300.0
 )
 SPACE = mni_space(4)

@@ -47,7 +47,7 @@ def test_rows_are_what_the_prior_makes_of_each_subject(tmp_path: Path) -> None:
     chosen = torch.tensor([7, 2, 7])
     residual, expected, condition = data.rows(chosen)
     for row, i in enumerate(chosen.tolist()):
-        maps = prior.maps_and_expected(encoded[i], displacements[i], part.conditions[i])
+        maps = prior.residual_and_expected(encoded[i], displacements[i], part.conditions[i])
         np.testing.assert_array_equal(residual[row], maps[0])
         np.testing.assert_array_equal(expected[row], maps[1])
     ages = [(part.conditions[i].age - 50) / 20 for i in chosen.tolist()]

@@ -13,8 +13,8 @@ import pytest
 
 from cohort import group_template
 from cohort.derivatives import Derivatives
-from cohort.derive import Derive, derive
-from cohort.simulate import TISSUE_TEMPLATE, Simulate, recipe_hash, simulate
+from cohort.derive import DeriveSettings, derive
+from cohort.simulate import TISSUE_TEMPLATE, SimulateSettings, recipe_hash, simulate
 from cohort.simulation.tissue import build_tissue_template
 from cohort.split import SplitSettings, split
 from cohort.subjects import load
@@ -44,13 +44,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> P
         shutil.copy(store_template, root / "mlflow.db")  # the template stays empty
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root / 'mlflow.db'}")
         data = Path("data")
-        settings = Simulate(3, 4.0, "maps", 10, 0, 1300.0, FOUR)
+        settings = SimulateSettings(3, 4.0, "maps", 10, 0, 1300.0, FOUR)
         # Not calibrated to published means, which takes longer than all the rest.
         template = data / f"work/simulate-{recipe_hash(settings)}/{TISSUE_TEMPLATE}"
         build_tissue_template(4.0).save(template)
         simulate(settings, data / "bids", data / "work", workers=1)
         source = str(data / "bids/derivatives/simulated")
-        derive(Derive(source, 4, 1300, FOUR), data / "derivatives", data / "work", workers=1)
+        derive(
+            DeriveSettings(source, 4, 1300, FOUR), data / "derivatives", data / "work", workers=1
+        )
         people = Derivatives.open(data / "derivatives").participants
         manifest = split(people, SplitSettings(seed=0, val=0.1, test=0.1), {})
         (data / "split.json").write_text(json.dumps(manifest.to_json()))

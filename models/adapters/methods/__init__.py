@@ -1,1 +1,1 @@
-"""Methods of parameter-efficient fine-tuning, one file each, which `..method` finds."""
+"""Methods of parameter-efficient fine-tuning and the plain baselines, which `..method` finds."""

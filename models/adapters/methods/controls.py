@@ -1,4 +1,4 @@
-"""Plain choices of trained tensors, beside which the other methods are judged."""
+"""Baselines that train chosen tensors as they are: none, biases, norms, attention, everything."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from models.adapters.targets import Target
 class LoRA(Method):
     """LoRA (Hu et al. 2021, eq. 3): W -> W + (alpha / r) B A.
 
-    W is seen as a (c_out, c_in * k...) matrix, so that for a convolution this is a k-sized one to
-    r channels followed by a 1-sized one.
+    W is seen as a (c_out, c_in * k...) matrix. Without `tucker`, a convolution thus gets a k-sized
+    one to r channels followed by a 1-sized one.
 
     Parameters
     ----------

@@ -234,6 +234,9 @@ def test_blocks_choose_what_is_changed(base: Generator) -> None:
         Adapter(network, method("full", {}), ("up.*", "sideways.*"), name="other")
     with pytest.raises(UserError, match="changes nothing in the blocks conv_in"):
         Adapter(network, method("norm", {}), ("conv_in",), name="other")
+    Adapter(network, method("bitfit", {}), ("up.*",), name="mine")
+    with pytest.raises(UserError, match="has an adapter mine already"):
+        Adapter(network, method("bitfit", {}), ("middle.*",), name="mine")
 
 
 def test_a_broken_file_is_told(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_volumes_have_it_and_residuals_are_less_it() -> None:
     coarse = np.full((len(prior.scale), 2, 2, 2), 0.5, dtype=np.float32)
     shifted, added = prior.with_mean_shift(coarse), 0.5 * prior.scale[:2] * prior.mask
     one = encoded[0], displacements[0], who[0]
-    (r, expected), (less, more) = (p.maps_and_expected(*one) for p in (prior, shifted))
+    (r, expected), (less, more) = (p.residual_and_expected(*one) for p in (prior, shifted))
     np.testing.assert_allclose(more[:2], expected[:2] + added, atol=1e-6)
     np.testing.assert_array_equal(more[-1], expected[-1])
     inside = prior.mask & (abs(r) < CLIP - 1).all(axis=0)

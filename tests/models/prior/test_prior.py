@@ -60,7 +60,7 @@ class TestExpected:
 
     def test_it_has_the_shape_of_the_brain(self) -> None:
         prior, encoded, displacements, _, people = bent()
-        _, expected = prior.maps_and_expected(encoded[0], displacements[0], people[0])
+        _, expected = prior.residual_and_expected(encoded[0], displacements[0], people[0])
         np.testing.assert_array_equal(expected[-1], encoded[0, -1])
         inside = prior.mask & (encoded[0, -1] > 0.3)
         own, others = (
@@ -91,7 +91,7 @@ class TestVolumes:
     def test_subjects_are_put_together_again(self) -> None:
         prior, encoded, displacements, masks, people = bent()
         for i in range(4):
-            r, expected = prior.maps_and_expected(encoded[i], displacements[i], people[i])
+            r, expected = prior.residual_and_expected(encoded[i], displacements[i], people[i])
             again = prior.volumes(r[None], expected[None])[0]
             np.testing.assert_array_equal(channels.brain(again), masks[i])
             kept = prior.mask & (abs(r) < CLIP).all(axis=0)
@@ -106,7 +106,7 @@ class TestVolumes:
         r = rng.uniform(-0.99 * CLIP, 0.99 * CLIP, (2, *prior.mask.shape)) * prior.mask
         expected = prior.expected(shape[None], WHO[:1])
         volume = prior.volumes(r[None].astype(np.float32), expected)[0]
-        found, again = prior.maps_and_expected(volume, shape[1:], WHO[0])
+        found, again = prior.residual_and_expected(volume, shape[1:], WHO[0])
         np.testing.assert_allclose(found, r, atol=1e-3)
         np.testing.assert_allclose(again, expected[0], atol=1e-5)
 
@@ -121,9 +121,9 @@ class TestVolumes:
     def test_what_lies_far_off_is_clipped(self) -> None:
         prior, encoded, displacements, _, people = bent()
         volume, at = encoded[0].copy(), tuple(np.argwhere(prior.mask)[200])
-        r, expected = prior.maps_and_expected(volume, displacements[0], people[0])
+        r, expected = prior.residual_and_expected(volume, displacements[0], people[0])
         volume[(0, *at)] += 100 * prior.scale[(0, *at)]
-        far, same = prior.maps_and_expected(volume, displacements[0], people[0])
+        far, same = prior.residual_and_expected(volume, displacements[0], people[0])
         assert far[(0, *at)] == CLIP
         np.testing.assert_array_equal(same, expected)
         far[(0, *at)] = r[(0, *at)]
@@ -132,7 +132,7 @@ class TestVolumes:
     def test_residuals_of_the_subjects_have_no_mean_and_unit_variance(self) -> None:
         prior, encoded, displacements, _, people = bent()
         subjects = zip(encoded, displacements, people, strict=True)
-        r = np.stack([prior.maps_and_expected(*one)[0] for one in subjects])
+        r = np.stack([prior.residual_and_expected(*one)[0] for one in subjects])
         assert not r[:, :, ~prior.mask].any()
         inside = r[:, :, prior.mask]
         assert abs(inside.mean(axis=0)).mean() < 0.01
@@ -148,7 +148,7 @@ class TestResidual:
         prior = prior.with_gain(GAIN)
         one = encoded[3], displacements[3], people[3]
         np.testing.assert_allclose(
-            prior.residual(*one)[:2], prior.maps_and_expected(*one)[0], atol=1e-4
+            prior.residual(*one)[:2], prior.residual_and_expected(*one)[0], atol=1e-4
         )
 
     def test_that_of_a_shape_is_how_far_it_is_from_the_mean_one(self) -> None:
@@ -210,8 +210,8 @@ class TestGain:
         other = encoded[0] * per_channel(GAIN)
         np.testing.assert_allclose(scaled.register(other, people[0]), displacements[0], atol=1e-3)
         for one, known in zip(
-            scaled.maps_and_expected(other, displacements[0], people[0]),
-            prior.maps_and_expected(encoded[0], displacements[0], people[0]),
+            scaled.residual_and_expected(other, displacements[0], people[0]),
+            prior.residual_and_expected(encoded[0], displacements[0], people[0]),
             strict=True,
         ):
             np.testing.assert_allclose(one, known, atol=1e-3)
