@@ -95,14 +95,18 @@ def _interval(by_seed: Float64Array, without: Float64Array) -> Interval:
     """Returns the mean over seeds with an interval for other seeds and other people.
 
     The variance is that of the mean over seeds plus the jackknife's over people (Efron & Stein
-    1981, eq. 1.3); Student's t has the degrees of freedom of the smaller of the two samples.
+    1981, eq. 1.3); Student's t has the degrees of freedom of that sum (Satterthwaite 1946, eq. 17).
     """
     seeds, people = len(by_seed), len(without)
     mean = float(by_seed.mean())
-    over_people = (people - 1) / people * ((without - without.mean()) ** 2).sum()
-    error = float(np.sqrt(by_seed.var(ddof=1) / seeds + over_people))
-    reach = error * float(stats.t.ppf((1 + LEVEL) / 2, min(seeds, people) - 1))
-    return Interval(mean, mean - reach, mean + reach)
+    over_seeds = float(by_seed.var(ddof=1) / seeds)
+    over_people = float((people - 1) / people * ((without - without.mean()) ** 2).sum())
+    variance = over_seeds + over_people
+    if variance == 0:
+        return Interval(mean, mean, mean)
+    freedom = variance**2 / (over_seeds**2 / (seeds - 1) + over_people**2 / (people - 1))
+    reach = np.sqrt(variance) * float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return Interval(mean, mean - float(reach), mean + float(reach))
 
 
 def rescored(

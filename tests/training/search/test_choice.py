@@ -31,8 +31,9 @@ def scores(*values: float, noise: float = 0.0) -> Rescored:
 def test_the_interval_adds_the_spread_over_seeds_and_the_jackknife_over_people() -> None:
     seeds, without = np.array([1.0, 2.0, 3.0]), np.array([2.1, 1.9, 2.1, 1.9])
     found = _interval(seeds, without)
-    error = np.sqrt(1.0 / 3 + 3 / 4 * 4 * 0.01)
-    reach = stats.t.ppf(0.975, 2) * error
+    first, second = 1.0 / 3, 3 / 4 * 4 * 0.01
+    freedom = (first + second) ** 2 / (first**2 / 2 + second**2 / 3)
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(first + second)
     assert (found.mean, found.low, found.high) == pytest.approx((2.0, 2 - reach, 2 + reach))
     assert not found.without_zero
 
@@ -75,8 +76,8 @@ def test_an_effect_of_age_that_samples_follow_is_not_taken_for_noise() -> None:
             made = np.tile(ages, (2, 1, 1)) + rng.normal(size=(6, 16, 2, 5)) + 1.0
             scores = Rescored.of(made, people)
             found.append(scores.interval.mean)
-            reach.append((scores.interval.high - scores.interval.low) / 2 / stats.t.ppf(0.975, 5))
-        assert 0.8 < np.mean(reach) / np.std(found) < 1.5
+            reach.append((scores.interval.high - scores.interval.low) / 2)
+        assert 1.8 < np.mean(reach) / np.std(found) < 3.2
 
 
 def test_with_few_samples_those_at_a_persons_age_stay_when_too_few_would_be_left() -> None:
