@@ -221,6 +221,17 @@ def test_copy_share_is_a_twentieth_of_new_points_and_all_of_copies() -> None:
     assert copy_share(copies, held_out, train) == 1
 
 
+def test_copy_share_varies_little_with_whom_a_few_held_out_subjects_are() -> None:
+    """With nine held-out subjects, a generator that copies nobody is rarely far above a twentieth."""
+    rng = np.random.default_rng(5)
+    shares = []
+    for _ in range(200):
+        train, held_out, new = (rng.standard_normal((n, 40)) for n in (36, 9, 200))
+        shares.append(copy_share(new, held_out, train))
+    assert 0.03 < np.mean(shares) < 0.09
+    assert np.quantile(shares, 0.95) < 0.2
+
+
 def test_learning_from_noise_is_worse_and_adding_real_people_helps(grid: MeasurementGrid) -> None:
     train, test, new = (measured(c, grid) for c in (TRAIN, TEST, NEW))
     noise = replace(new, features=np.random.default_rng(0).normal(size=new.features.shape))
