@@ -222,7 +222,7 @@ def test_copy_share_is_a_twentieth_of_new_points_and_all_of_copies() -> None:
 
 
 def test_copy_share_varies_little_with_whom_a_few_held_out_subjects_are() -> None:
-    """With nine held-out subjects, a generator that copies nobody is rarely far above a twentieth."""
+    """With nine held-out subjects, one that copies nobody is rarely far above a twentieth."""
     rng = np.random.default_rng(5)
     shares = []
     for _ in range(200):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from training.search.database import errors_in_words, open_storage
 from training.search.driver import Driver, gone
 from training.search.records import Record, State
-from training.search.settings import TuneSettings
+from training.search.settings import Sampler, TuneSettings
 from training.search.space import Config, Space
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # A worker may be lost so often, for one start of the command, before its slot has to wait for the
 # next start: memory that is too small for some settings would otherwise be filled for ever.
 _LOSSES = 2
+# A sampler may propose again what was tried. After so many times chance proposes something, and
+# after as many as the second number what was tried is tried again: the space may be that small.
+_REDRAWS, _MOST_REDRAWS = 6, 30
 _SLOT, _LOST_BEFORE, _BECAUSE = "slot", "lost before", "because"
 _DRIVER, CONFIG, RESULT, _FAILURE = "driver", "config", "result", "failure"
 _BEAT = "beat "
@@ -70,7 +73,7 @@ class Study:
                 load_if_exists=True,
             )
 
-    def _sampler(self, begun: int) -> BaseSampler:
+    def _sampler(self, kind: Sampler, begun: int) -> BaseSampler:
         """Returns the sampler for the next proposal.
 
         Parameters
@@ -80,7 +83,7 @@ class Study:
         import optuna
         from optuna import samplers
 
-        kind, seed = self.settings.sampler, self.settings.seed + begun
+        seed = self.settings.seed + begun
         if kind == "random":
             return samplers.RandomSampler(seed=seed)
         if kind == "nsga2":
@@ -130,14 +133,26 @@ class Study:
     def ask(self, driver: str) -> tuple[int, Config] | None:
         """Returns the number and the settings of a slot that was waiting, or None."""
         with self._changing():
-            states = [one.state for one in self.records()]
-            if State.WAITING not in states:
-                return None
-            begun = len(states) - states.count(State.WAITING)
-            self.study.sampler = self._sampler(begun)
-            trial = self.study.ask()
-            trial.set_user_attr(_DRIVER, driver)
-            config = self.space.suggest(trial)
+            for attempt in range(_MOST_REDRAWS + 1):
+                records = self.records()
+                states = [one.state for one in records]
+                if State.WAITING not in states:
+                    return None
+                begun = len(states) - states.count(State.WAITING)
+                kind: Sampler = self.settings.sampler if attempt < _REDRAWS else "random"
+                self.study.sampler = self._sampler(kind, begun)
+                trial = self.study.ask()
+                trial.set_user_attr(_DRIVER, driver)
+                config = self.space.suggest(trial)
+                frozen = self.study.get_trials(deepcopy=False)[trial.number]
+                same = [r for r in records if r.config == config and r.state is not State.LOST]
+                told_to = frozen.system_attrs.get("fixed_params")
+                if told_to or not same or attempt == _MOST_REDRAWS:
+                    break
+                # What comes of these settings is known, or will be: the slot is drawn again.
+                known = f"the settings of trial {same[0].number}"
+                self._enqueue(int(frozen.user_attrs[_SLOT]), {}, 0, known)
+                self._lose(trial.number, known)
             trial.set_user_attr(CONFIG, config)
             self._asked[trial.number] = trial
             self.configs[trial.number] = config
