@@ -245,6 +245,8 @@ def _growth(
     settings: TuneSettings,
     worst: Sequence[float],
 ) -> str:
+    from matplotlib.ticker import MaxNLocator
+
     def draw(axes: Axes) -> None:
         curves: dict[str, Sequence[Record]] = {settings.sampler: slots}
         if random is not None:
@@ -252,6 +254,7 @@ def _growth(
         for (label, records), dashes in zip(curves.items(), ("-", "--"), strict=False):
             values = [v for _, v in growth(records, settings, worst)] if worst else []
             axes.step(range(1, len(values) + 1), values, dashes, where="post", label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("trials that ended")
         axes.set_ylabel("hypervolume" if len(settings.objectives) > 1 else "gain (share)")
         axes.legend(frameon=False)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LOSSES = 2
 # A sampler may propose again what was tried. After so many times chance proposes something, and
 # after as many as the second number what was tried is tried again: the space may be that small.
-_REDRAWS, _MOST_REDRAWS = 6, 30
+_REDRAWS, _MOST_REDRAWS = 2, 20
 _SLOT, _LOST_BEFORE, _BECAUSE = "slot", "lost before", "because"
 _DRIVER, CONFIG, RESULT, _FAILURE = "driver", "config", "result", "failure"
 _BEAT = "beat "
