@@ -12,7 +12,7 @@ from training.adapt_group import AdaptGroup
 from training.batch import draw
 from training.settings import LoopSettings
 
-# Batches of one subject each; the order of 13 blocks was the same with 16 and with 64.
+# Batches of one subject each.
 _BATCHES = 32
 _SEED = 2**30
 
@@ -22,8 +22,8 @@ def block_order(base: Generator, group: AdaptGroup, loop: LoopSettings) -> tuple
 
     That is the mean squared gradient of the loss on the group's training subjects over the tensors
     of the block: to first order, a step along the gradient of a block of n parameters lowers the
-    loss by its squared norm, so this is the gain per parameter (the Fisher information of
-    Sung et al. 2021, eq. 5, averaged over a block).
+    loss by its squared norm, so this is the gain per parameter (the diagonal of the
+    Fisher information, as in Sung et al. 2021, averaged over a block).
 
     Parameters
     ----------

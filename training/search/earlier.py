@@ -50,7 +50,7 @@ def _done(name: str, folder: Path, scored_by: str) -> list[tuple[dict[str, Any],
     url = url_of(folder / name)
     try:
         found = optuna.load_study(study_name=name, storage=open_storage(url))
-    except Exception as error:
+    except (KeyError, UserError) as error:
         raise UserError(
             f"tune.start_from: no study {name} in {folder}: expected the name of a folder there"
         ) from error

@@ -20,12 +20,12 @@ from evaluation.regional_means import distance_of_means
 from training.search.records import Record
 from training.search.space import Config
 from training.search.study import Study
-from training.search.trial import Shared, Told, fit_adapter
+from training.search.trial import Shared, TrialRun, fit_adapter
 
 Float64Array = NDArray[np.float64]
 # Seeds of sampling that no trial is scored with, so far apart that no volume has two of them.
 _FIRST_SEED, _APART = 500_000, 1_000
-LEVEL = 0.95
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _interval(by_seed: Float64Array, without: Float64Array) -> Interval:
     """Returns the mean over seeds with an interval for other seeds and other people.
 
     The variance is that of the mean over seeds plus the jackknife's over people (Efron & Stein
-    1981, eq. 1.3); Student's t has the degrees of freedom of that sum (Satterthwaite 1946, eq. 17).
+    1981); Student's t has the degrees of freedom of that sum (Satterthwaite 1946).
     """
     seeds, people = len(by_seed), len(without)
     mean = float(by_seed.mean())
@@ -105,7 +105,7 @@ def _interval(by_seed: Float64Array, without: Float64Array) -> Interval:
     if variance == 0:
         return Interval(mean, mean, mean)
     freedom = variance**2 / (over_seeds**2 / (seeds - 1) + over_people**2 / (people - 1))
-    reach = np.sqrt(variance) * float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    reach = np.sqrt(variance) * float(stats.t.ppf((1 + _LEVEL) / 2, freedom))
     return Interval(mean, mean - float(reach), mean + float(reach))
 
 
@@ -175,7 +175,7 @@ def _files(folder: Path) -> dict[str, bytes]:
 def _fit(shared: Shared, config: Config) -> dict[str, bytes]:
     """Trains an adapter again, in a worker; its seed makes it the same."""
     with tempfile.TemporaryDirectory() as name:
-        fit_adapter(config, shared, Path(name), Told(lambda report: None, 0))
+        fit_adapter(config, shared, Path(name), TrialRun(lambda report: None, 0))
         return _files(Path(name))
 
 

@@ -22,9 +22,9 @@ def front(values: Float64Array) -> NDArray[np.bool_]:
 def hypervolume(values: Float64Array, reference: Float64Array) -> float:
     """Returns the volume between (n, objectives) points and a reference that they dominate.
 
-    Points that are not better than the reference in every objective add nothing. By slices along
-    the last objective (Zitzler & Thiele 1998), exact for any number of objectives, and fast enough
-    for the few hundred points of a study.
+    Points that are not better than the reference in every objective add nothing. The measure
+    is that of Zitzler & Thiele 1998; by slices along the last objective, exact for any number of
+    objectives, and fast enough for the few hundred points of a study.
     """
     inside = values[(values < reference).all(axis=1)]
     if not len(inside):

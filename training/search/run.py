@@ -24,7 +24,7 @@ from training.search.database import url_of
 from training.search.driver import Driver, interruptible
 from training.search.ledger import Ledger, keep_picture
 from training.search.records import OVER, Record, State
-from training.search.schedule import run_trials, told
+from training.search.schedule import run_trials, say_progress
 from training.search.settings import TuneSettings
 from training.search.study import Study
 from training.search.trial import (
@@ -66,7 +66,7 @@ def search(settings: TuneSettings, inner: Inner = fit_adapter) -> Choice:
     study.fill()
     _say_where(study)
     cpus = settings.concurrent * settings.cpus
-    with ledger.writing(), cluster(cpus=cpus, stored_bytes=shared.bytes) as joined:
+    with ledger.writing(), cluster(cpus=cpus, stored_bytes=shared.size_bytes) as joined:
         joined.require(settings.cpus, settings.gpus)
         _run(study, shared, settings, ledger, inner)
         slots = study.slots()
@@ -92,7 +92,7 @@ def _run(
             ledger.progress(number, int(result[STEP]), float(result[HELD_OUT_LOSS]))
         elif FAILURE not in result:
             say(f"trial {number} is lost: its slot waits again")
-        told(study, number, result)
+        say_progress(study, number, result)
 
     try:
         with interruptible(), driver.alive(study.folder, study.beat):

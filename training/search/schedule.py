@@ -235,7 +235,7 @@ def _work(chosen: dict[str, Any], shared: Any, inner: Inner) -> None:
     run(chosen, ray.get(shared), inner)
 
 
-def told(study: Study, number: int, result: dict[str, Any]) -> None:
+def say_progress(study: Study, number: int, result: dict[str, Any]) -> None:
     """Says in a line how far a trial is, or what came of it."""
     name = f"trial {number} ({name_of(study.configs[number])})"
     if STEP in result and not result.get("done"):

@@ -10,15 +10,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, cast
 
 from training.search.space import Config, Space
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from contracts.tracking import Status, Value
+    from contracts.tracking import Run
     from models.generator import Generator
     from training.adapt_data import AdaptData
     from training.adapt_group import AdaptGroup
@@ -76,7 +75,7 @@ class Shared:
     threads: int
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """The size of its volumes, about."""
         data = self.data
         arrays = [data.train.volumes, data.val.volumes, data.held_out.volumes]
@@ -84,12 +83,18 @@ class Shared:
         return sum(array.nbytes for array in arrays)
 
 
-class Told:
-    """The record of a trial's training: it tells the losses to `report`, and keeps pictures.
+class TrialRun:
+    """Stands for the tracking run of a training: MLflow is written by the driver, not by workers.
 
     Parameters
     ----------
+    report : called with the loss on held-out subjects.
     steps : of the training.
+
+    Attributes
+    ----------
+    losses : on held-out subjects, by step.
+    pictures : the last one of each key.
     """
 
     def __init__(self, report: Callable[[dict[str, Any]], None], steps: int) -> None:
@@ -99,7 +104,7 @@ class Told:
         self.pictures: dict[str, NDArray[Any]] = {}
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Tells the loss on held-out subjects."""
+        """Reports the loss on held-out subjects."""
         if "val/loss" in values:
             self.losses[str(step)] = values["val/loss"]
             if step < self.steps:  # after the last step, nothing is saved by a stop
@@ -109,39 +114,15 @@ class Told:
         """Keeps the last picture of a key."""
         self.pictures[key] = pixels
 
-    def params(self, values: Mapping[str, Value]) -> None:
-        """Does nothing: the study keeps the settings."""
-
-    tags = params
-
-    def note(self, markdown: str) -> None:
-        """Does nothing."""
-
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Does nothing."""
-
-    def text(self, text: str, name: str) -> None:
-        """Does nothing."""
-
-    def finish(self, status: Status = "FINISHED") -> None:
-        """Does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Does nothing."""
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        """Returns what does nothing, for all else that a run does."""
+        return lambda *values, **named: None
 
 
-Inner = Callable[[Config, Shared, Path, Told], Result]
+Inner = Callable[[Config, Shared, Path, TrialRun], Result]
 
 
-def fit_adapter(config: Config, shared: Shared, folder: Path, told: Told) -> Result:
+def fit_adapter(config: Config, shared: Shared, folder: Path, trial_run: TrialRun) -> Result:
     """The inner loop: fits an adapter with a trial's settings, and scores it.
 
     Parameters
@@ -157,7 +138,14 @@ def fit_adapter(config: Config, shared: Shared, folder: Path, told: Told) -> Res
     group = shared.groups[settings.site_gain, settings.mean_shift]
     with tempfile.TemporaryDirectory() as work:
         made = adapt_generator(
-            shared.base, folder, settings, shared.held_out, shared.data, group, Path(work), told
+            shared.base,
+            folder,
+            settings,
+            shared.held_out,
+            shared.data,
+            group,
+            Path(work),
+            cast("Run", trial_run),
         )
     return Result(
         regional_distance=made.val_regional_distance,
@@ -167,7 +155,7 @@ def fit_adapter(config: Config, shared: Shared, folder: Path, told: Told) -> Res
         adapter_bytes=made.adapter_bytes,
         seconds=made.seconds,
         memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        held_out_loss=told.losses,
+        held_out_loss=trial_run.losses,
         kept_step=made.kept_step,
     )
 
@@ -181,10 +169,10 @@ def run(chosen: Mapping[str, Any], shared: Shared, inner: Inner) -> None:
     from ray import tune
 
     with tempfile.TemporaryDirectory() as folder:
-        told = Told(tune.report, int(chosen["config"].get("steps", 0)))
+        trial_run = TrialRun(tune.report, int(chosen["config"].get("steps", 0)))
         began = time.monotonic()
         try:
-            result = inner(dict(chosen["config"]), shared, Path(folder), told)
+            result = inner(dict(chosen["config"]), shared, Path(folder), trial_run)
             failure = _not_finite(result)
         except Exception as error:
             # Whatever goes wrong in one trial (memory, a rank that does not fit): the others go on.
@@ -194,7 +182,7 @@ def run(chosen: Mapping[str, Any], shared: Shared, inner: Inner) -> None:
             return
         files = [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
         # As a text and lists: Tune would take dictionaries apart.
-        pictures = list(told.pictures.values())
+        pictures = list(trial_run.pictures.values())
         tune.report({RESULT: json.dumps(asdict(result)), FILES: files, PICTURES: pictures})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from scipy import stats
 
 from evaluation.regional_means import distance_of_means
-from tests.training.search.tiny import result, settings
+from tests.training.search.tiny import result, settings, study
 from training.search import choice as choosing
 from training.search import page
 from training.search.finalists import Rescored, _interval
@@ -153,3 +154,14 @@ def test_the_hypervolume_grows_with_trials_within_the_limits_alone() -> None:
     assert times == (1.0, 2.0, 3.0, 4.0)
     area = [(1 - 1 / 1.1) ** 2, (1 - 0.5 / 1.1) * (1 - 1 / 1.1)]
     assert found == pytest.approx([*area, area[1], (1 - 0.5 / 1.1) * (1 - 50 / 110)])
+
+
+def test_the_page_frames_the_blocks_that_the_chosen_trial_adapts(tmp_path: Path) -> None:
+    """Without a choice of blocks a trial adapts those of params.yaml; `none` adapts nothing."""
+    made = study(tmp_path)
+    lora, none = record(0, 0.5), record(1, 0.6)
+    none.config.update(method="none", settings={})
+    for chosen, expected in ((lora, True), (none, False)):
+        found = page._blocks(made, choosing.Choice(chosen, chosen, {}, []), [lora, none])
+        assert {on for _, on, _ in found} == {expected}
+        assert [gap for _, _, gap in found] == pytest.approx([-0.1] * 3)

@@ -11,6 +11,7 @@ import pytest
 from contracts.errors import UserError
 from models.adapters.method import method, methods
 from tests.training.search.tiny import ADAPT, BLOCKS, SPACE, settings, space
+from training.search.run import search
 from training.search.settings import SpaceSettings
 from training.search.space import Space, name_of
 from training.settings import AdaptSettings
@@ -127,3 +128,10 @@ def test_names_tell_trials_apart_by_what_was_chosen() -> None:
     assert name_of(first) == "lora rank 4 rate 0.00312 60 steps"
     other = first | {"blocks": ["out", "conv_in"], "mean_shift": False, "ema": 0.9}
     assert name_of(other) == "lora rank 4 rate 0.00312 60 steps ema 0.9 2 blocks no shift"
+
+
+def test_a_search_refuses_the_address_of_rays_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune would send the searcher to another process, where nothing of it arrives."""
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(UserError, match="host:port, in RAY_ADDRESS"):
+        search(settings())
