@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def row(settings: Settings) -> dict[str, Any]:
     """Returns what came of a study and of a random one."""
+    from training.search import analysis, prepare
     from training.search import choice as choosing
-    from training.search import page, prepare
     from training.search.run import search
     from training.search.space import name_of
 
@@ -35,7 +35,7 @@ def row(settings: Settings) -> dict[str, Any]:
     minutes = (time.monotonic() - begun) / 60
     study, _ = prepare.prepared(settings)
     slots, hand_picked = study.slots(), len(study.space.hand_picked())
-    worst = page.reference(slots, settings, hand_picked)
+    worst = analysis.reference(slots, settings, hand_picked)
     random_settings = replace(settings, sampler="random")
     search(random_settings)
     random = prepare.prepared(random_settings)[0].slots()
@@ -44,7 +44,7 @@ def row(settings: Settings) -> dict[str, Any]:
     by_hand = sorted(choice.hand_picked, key=lambda r: choice.scores[r.number].interval.mean)
     adapters = [one for one in by_hand if one.config["mean_shift"]]
     gain = next(one for one in by_hand if not one.config["mean_shift"])
-    volumes = [page.growth(one, settings, worst)[-1][1] for one in (slots, random)]
+    volumes = [analysis.growth(one, settings, worst)[-1][1] for one in (slots, random)]
     best = [float(choosing.done(one)[0].result["regional_distance"]) for one in (slots, random)]
     return {
         "seed": settings.seed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.adapters.method import methods
+from training.search import analysis
 from training.search import choice as choosing
 from training.search.choice import Choice
 from training.search.database import shown
-from training.search.pareto import hypervolume
 from training.search.records import Record, State
 from training.search.settings import TuneSettings
 from training.search.space import name_of
@@ -24,72 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TEMPLATE = "page_template.html"
-# Below this a ranking of choices by importance would be noise.
-_ENOUGH_FOR_IMPORTANCE = 10
 _LABELS = {
     "regional_distance": "regional distance",
     "copy_share": "copy share",
     "trainable": "trained parameters",
     "seconds": "seconds of training",
 }
-
-
-def reference(slots: Sequence[Record], settings: TuneSettings, hand_picked: int) -> list[float]:
-    """Returns the reference point of the hypervolume: a tenth beyond the worst hand-picked trial.
-
-    Every study of these settings has the same hand-picked trials, so that their hypervolumes can be
-    compared. A trial that is worse adds nothing.
-
-    Parameters
-    ----------
-    hand_picked : how many slots, the first ones, have hand-picked settings.
-    """
-    by_hand = [one for one in choosing.done(slots) if one.slot < hand_picked]
-    values = np.array([[float(r.result[k]) for k in settings.objectives] for r in by_hand])
-    # At least a little: an objective may be zero for all of them.
-    return (1.1 * values.max(axis=0) + 1e-9).tolist() if len(by_hand) else []
-
-
-def growth(
-    slots: Sequence[Record], settings: TuneSettings, worst: Sequence[float]
-) -> list[tuple[float, float]]:
-    """Returns when each trial ended, in that order, and the hypervolume after it.
-
-    Objectives are divided by the reference point, so that all points are between 0 and 1. Trials
-    beyond a limit, and those without a result, add nothing.
-    """
-    over = sorted((r for r in slots if r.ended), key=lambda r: (r.ended, r.number))
-    values: list[list[float]] = []
-    found = []
-    for one in over:
-        if one.state is State.DONE and choosing.allowed(one, settings):
-            values.append([float(one.result[k]) for k in settings.objectives])
-        points = np.array(values).reshape(-1, len(worst)) / np.array(worst)
-        found.append((one.ended, hypervolume(points, np.ones(len(worst)))))
-    return found
-
-
-def importances(study: Study) -> dict[str, float]:
-    """Returns which share of the best trials each choice explains; nothing with too few trials.
-
-    PED-ANOVA (Watanabe et al. 2023), as Optuna has it, on the regional distance. It takes choices
-    that depend on the method, too.
-    """
-    import optuna
-
-    good = [r for r in study.slots() if r.state is State.DONE]
-    if len(good) < _ENOUGH_FOR_IMPORTANCE:
-        return {}
-    first = study.settings.objectives.index("regional_distance")
-    with warnings.catch_warnings():
-        # It warns of choices that few trials had; the page calls all of it a hint.
-        warnings.simplefilter("ignore")
-        found = optuna.importance.get_param_importances(
-            study.study,
-            evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-            target=lambda trial: trial.values[first],
-        )
-    return {name: float(share) for name, share in found.items()}
 
 
 def table(slots: Sequence[Record], choice: Choice, settings: TuneSettings) -> str:
@@ -140,12 +79,12 @@ def write(path: Path, study: Study, choice: Choice, random: Sequence[Record] | N
 
     settings, slots = study.settings, study.slots()
     names = settings.objectives
-    shares = importances(study)
+    shares = analysis.importances(study)
     said = choosing.sentences(choice, slots, settings)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True
     )
-    worst = reference(slots, settings, len(study.space.hand_picked()))
+    worst = analysis.reference(slots, settings, len(study.space.hand_picked()))
     pictures = {"growth": _growth(slots, random, settings, worst)}
     if len(names) > 1:
         pictures["front"] = _front(slots, choice, settings)
@@ -252,7 +191,7 @@ def _growth(
         if random is not None:
             curves[f"random, {len(random)} trials"] = random
         for (label, records), dashes in zip(curves.items(), ("-", "--"), strict=False):
-            values = [v for _, v in growth(records, settings, worst)] if worst else []
+            values = [v for _, v in analysis.growth(records, settings, worst)] if worst else []
             axes.step(range(1, len(values) + 1), values, dashes, where="post", label=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("trials that ended")

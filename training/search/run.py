@@ -17,8 +17,8 @@ from services.compute.cluster import VARIABLE, cluster
 from services.tracking import page as tracking_page
 from services.tracking import store
 from services.tracking.lineage import lineage
+from training.search import analysis, finalists, page, prepare
 from training.search import choice as choosing
-from training.search import finalists, page, prepare
 from training.search.choice import Choice
 from training.search.database import url_of
 from training.search.driver import Driver, interruptible
@@ -142,8 +142,8 @@ def conclude(study: Study, choice: Choice, ledger: Ledger) -> None:
     settings, slots = study.settings, study.slots()
     said = choosing.sentences(choice, slots, settings)
     random = random_slots(study)
-    worst = page.reference(slots, settings, len(study.space.hand_picked()))
-    curve = page.growth(slots, settings, worst) if worst else []
+    worst = analysis.reference(slots, settings, len(study.space.hand_picked()))
+    curve = analysis.growth(slots, settings, worst) if worst else []
     content = {
         "study": study.name,
         "dim": settings.dim,
@@ -151,7 +151,7 @@ def conclude(study: Study, choice: Choice, ledger: Ledger) -> None:
         "said": said,
         "rule": choosing.RULE,
         "hypervolume": [volume for _, volume in curve],
-        "importance": page.importances(study),
+        "importance": analysis.importances(study),
         "trials": [_plain(study, one, choice) for one in slots],
     }
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ from scipy import stats
 
 from evaluation.regional_means import distance_of_means
 from tests.training.search.tiny import result, settings, study
+from training.search import analysis, page
 from training.search import choice as choosing
-from training.search import page
 from training.search.finalists import Rescored, _interval
 from training.search.records import Record, State
 
@@ -148,9 +148,9 @@ def test_the_hypervolume_grows_with_trials_within_the_limits_alone() -> None:
         record(2, 0.1, trainable=1, copy_share=0.9),
         record(3, 0.5, trainable=50),
     ]
-    worst = page.reference(slots, settings(), hand_picked=1)
+    worst = analysis.reference(slots, settings(), hand_picked=1)
     assert worst == pytest.approx([1.1, 110.0])
-    times, found = zip(*page.growth(slots, settings(), worst), strict=True)
+    times, found = zip(*analysis.growth(slots, settings(), worst), strict=True)
     assert times == (1.0, 2.0, 3.0, 4.0)
     area = [(1 - 1 / 1.1) ** 2, (1 - 0.5 / 1.1) * (1 - 1 / 1.1)]
     assert found == pytest.approx([*area, area[1], (1 - 0.5 / 1.1) * (1 - 50 / 110)])
